@@ -1,0 +1,95 @@
+"""JSON records of the bucket (session.json, manifest.json): reading with all mistakes reported, stable writing.
+
+`sessions` and `manifest` call this. Records are for people too: indented, keys in the order of the dataclass.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from artifacts.errors import ManifestInvalid
+
+SCHEMA = 1
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """UTF-8 JSON, two spaces of indent, keys in the order given, newline at the end."""
+    return (json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+
+
+def rfc3339(time: datetime) -> str:
+    """A moment as RFC 3339 in UTC with microseconds."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class RecordReader:
+    """Takes typed fields out of one JSON object and collects what is wrong; `finish` raises it all at once.
+
+    Fields that nobody asks for are ignored: a newer version may write more.
+    """
+
+    def __init__(self, key: str, data: bytes) -> None:
+        self._key = key
+        self._problems: list[str] = []
+        try:
+            record = json.loads(data)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ManifestInvalid(key, (f"not JSON: {error}",)) from error
+        if not isinstance(record, dict):
+            raise ManifestInvalid(key, (f"a JSON object was expected, found {type(record).__name__}",))
+        self._record: dict[str, Any] = record
+        schema = self.integer("schema")
+        if schema > SCHEMA:
+            raise ManifestInvalid(key, (f"schema {schema} is newer than {SCHEMA}, the newest known here; upgrade",))
+
+    def problem(self, text: str) -> None:
+        """Add a mistake found by the caller."""
+        self._problems.append(text)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A string field; without default it is required."""
+        value: str = self._take(name, str, "" if default is None else default, default is None)
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """A whole-number field; without default it is required."""
+        value: int = self._take(name, int, 0 if default is None else default, default is None)
+        return value
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object field, empty if absent."""
+        value: dict[str, Any] = self._take(name, dict, {}, False)
+        return value
+
+    def items(self, name: str, required: bool = False) -> list[Any]:
+        """An array field, empty if absent."""
+        value: list[Any] = self._take(name, list, [], required)
+        return value
+
+    def time(self, name: str) -> datetime:
+        """A required RFC 3339 moment."""
+        text = self.text(name)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            if text:
+                self.problem(f"{name}: {text!r} is not an RFC 3339 time")
+            return datetime.fromtimestamp(0, UTC)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    def finish(self) -> None:
+        """Raise ManifestInvalid with every problem found so far, if any."""
+        if self._problems:
+            raise ManifestInvalid(self._key, tuple(self._problems))
+
+    def _take(self, name: str, kind: type, default: Any, required: bool) -> Any:
+        if name not in self._record:
+            if required:
+                self.problem(f"{name}: missing")
+            return default
+        value = self._record[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self.problem(f"{name}: {kind.__name__} expected, found {type(value).__name__}")
+            return default
+        return value

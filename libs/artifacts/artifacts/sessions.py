@@ -1,0 +1,249 @@
+"""Sessions: one subject's photos and captions, as a person can browse and edit them in the bucket.
+
+    sessions/<name>/session.json              the record, created once
+    sessions/<name>/instance_images/<file>    photos; width, height and sha256 are user metadata of the object
+    sessions/<name>/captions/<stem>.txt       one caption each, plain UTF-8 text
+
+Trainer, captioner, gateway and the CLI call this. It does not decode images: width and height come from the caller.
+Every method that takes a session raises InvalidName, and NotFound if there is no such session.
+"""
+
+import hashlib
+import mimetypes
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from artifacts import names, records
+from artifacts.errors import AlreadyExists, CaptionInvalid, NotFound
+from artifacts.store import ObjectStat, ObjectStore
+
+__all__ = ["InstanceImage", "Session", "Sessions"]
+
+ROOT = "sessions/"
+MAX_CAPTION_BYTES = 64 * 1024
+# Small objects cost a round trip each; this many at once keeps a hundred photos within a second.
+_PARALLEL_REQUESTS = 8
+
+
+@dataclass(frozen=True)
+class Session:
+    """The record of one session. base_model: registry name or empty. labels: free pairs for people and selectors."""
+
+    name: str
+    base_model: str = ""
+    description: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    create_time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class InstanceImage:
+    """One photo. width and height in pixels are 0 if unknown (a file put into the bucket by hand); caption None if
+    there is no caption file."""
+
+    filename: str
+    size_bytes: int
+    width: int
+    height: int
+    sha256: str
+    caption: str | None
+
+
+class Sessions:
+    """All sessions of one bucket."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    def create(
+        self, name: str, base_model: str = "", description: str = "", labels: Mapping[str, str] | None = None
+    ) -> Session:
+        """Create an empty session. Raises AlreadyExists, InvalidName."""
+        session = Session(names.session_name(name), base_model, description, dict(labels or {}))
+        record = {
+            "schema": records.SCHEMA,
+            "name": name,
+            "base_model": base_model,
+            "description": description,
+            "labels": dict(session.labels),
+            "create_time": records.rfc3339(session.create_time),
+        }
+        try:
+            self.store.put_if_absent(f"{folder(name)}session.json", records.encode(record), "application/json")
+        except AlreadyExists:
+            raise AlreadyExists("session", name) from None
+        return session
+
+    def get(self, name: str) -> Session:
+        """The record. Raises ManifestInvalid if session.json was damaged by hand."""
+        key = f"{folder(name)}session.json"
+        try:
+            data = self.store.get(key)
+        except NotFound:
+            raise NotFound("session", name, self.store.config.place) from None
+        reader = records.RecordReader(key, data)
+        labels = reader.mapping("labels")
+        session = Session(
+            name=reader.text("name"),
+            base_model=reader.text("base_model", ""),
+            description=reader.text("description", ""),
+            labels={str(label): str(value) for label, value in labels.items()},
+            create_time=reader.time("create_time"),
+        )
+        if session.name and session.name != name:
+            reader.problem(f"name: {session.name!r}, but the folder is {name!r}")
+        reader.finish()
+        return session
+
+    def list(self) -> Iterator[Session]:
+        """All sessions in order of name. Raises ManifestInvalid for a damaged session.json."""
+        for name in sorted(self.store.list_folders(ROOT)):
+            try:
+                yield self.get(name)
+            except NotFound:  # a folder without a record, or deleted since
+                continue
+
+    def delete(self, name: str) -> int:
+        """Remove the session and everything below it, runs included; returns the number of objects. Safe to repeat.
+
+        The record goes last, so an interrupted delete stays visible and can be repeated.
+        """
+        record = f"{folder(name)}session.json"
+        keys = [found.key for found in self.store.list(folder(name)) if found.key != record]
+        with self._pool() as pool:
+            list(pool.map(self.store.delete, keys))
+        return len(keys) + self.store.delete_prefix(folder(name))
+
+    def put_image(self, session: str, filename: str, data: bytes, width: int = 0, height: int = 0) -> InstanceImage:
+        """Add a photo, or replace the one of this file name; its caption stays.
+
+        Raises AlreadyExists if another photo has the same stem (a.png, a.jpg): both would share one caption file.
+        """
+        names.file_name(filename)
+        self._require(session)
+        self._refuse_twin(session, filename)
+        sha256 = hashlib.sha256(data).hexdigest()
+        metadata = {"sha256": sha256, "width": str(width), "height": str(height)}
+        content_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        self.store.put(_image_key(session, filename), data, content_type, metadata=metadata)
+        return InstanceImage(filename, len(data), width, height, sha256, self.caption(session, filename))
+
+    def images(self, session: str) -> "list[InstanceImage]":
+        """All photos with their captions, in order of file name. Raises CaptionInvalid."""
+        self._require(session)
+        prefix = f"{folder(session)}instance_images/"
+        found = [stat for stat in self.store.list(prefix) if "/" not in stat.key[len(prefix) :]]
+        captioned = {stat.key for stat in self.store.list(f"{folder(session)}captions/")}
+
+        def image(stat: ObjectStat) -> InstanceImage:
+            key = _caption_key(session, stat.key[len(prefix) :])
+            return self._image(stat, self._read_caption(key) if key in captioned else None)
+
+        with self._pool() as pool:
+            return list(pool.map(image, found))
+
+    def read_image(self, session: str, filename: str) -> bytes:
+        """The bytes of one photo. Raises NotFound."""
+        names.file_name(filename)
+        try:
+            return self.store.get(_image_key(session, filename))
+        except NotFound:
+            self._require(session)
+            raise NotFound("instance image", filename, f"session {session!r}") from None
+
+    def delete_image(self, session: str, filename: str) -> None:
+        """Remove a photo and its caption. Raises NotFound."""
+        self._require_image(session, filename)
+        self.store.delete(_caption_key(session, filename))  # first: no caption may stay without its photo
+        self.store.delete(_image_key(session, filename))
+
+    def caption(self, session: str, filename: str) -> str | None:
+        """The caption of one photo without surrounding white space; None if it has none. Raises CaptionInvalid."""
+        names.file_name(filename)
+        try:
+            return self._read_caption(_caption_key(session, filename))
+        except NotFound:
+            return None
+
+    def set_caption(self, session: str, filename: str, text: str) -> None:
+        """Write the caption of one photo. Raises NotFound if the photo does not exist, CaptionInvalid if too long."""
+        self._require_image(session, filename)
+        key, data = _caption_key(session, filename), (text.strip() + "\n").encode()
+        if len(data) > MAX_CAPTION_BYTES:
+            raise CaptionInvalid(key, f"{len(data)} bytes, at most {MAX_CAPTION_BYTES} are allowed")
+        self.store.put(key, data, "text/plain; charset=utf-8")
+
+    def delete_caption(self, session: str, filename: str) -> None:
+        """Remove the caption of one photo; fine if it has none."""
+        self._require_image(session, filename)
+        self.store.delete(_caption_key(session, filename))
+
+    def stray_captions(self, session: str) -> "list[str]":
+        """File names in captions/ that belong to no photo, as happens when people edit the bucket."""
+        self._require(session)
+        images, captions = f"{folder(session)}instance_images/", f"{folder(session)}captions/"
+        wanted = {_caption_key(session, stat.key[len(images) :]) for stat in self.store.list(images)}
+        return [stat.key[len(captions) :] for stat in self.store.list(captions) if stat.key not in wanted]
+
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="sessions")
+
+    def _require(self, session: str) -> None:
+        if not self.store.exists(f"{folder(session)}session.json"):
+            raise NotFound("session", session, self.store.config.place)
+
+    def _require_image(self, session: str, filename: str) -> None:
+        names.file_name(filename)
+        if not self.store.exists(_image_key(session, filename)):
+            self._require(session)
+            raise NotFound("instance image", filename, f"session {session!r}")
+
+    def _refuse_twin(self, session: str, filename: str) -> None:
+        prefix = f"{folder(session)}instance_images/"
+        for stat in self.store.list(f"{prefix}{_stem(filename)}"):
+            other = stat.key[len(prefix) :]
+            if other != filename and _stem(other) == _stem(filename):
+                advice = f"rename {filename!r}: both would share the caption {_stem(filename)}.txt"
+                raise AlreadyExists("instance image", other, advice)
+
+    def _image(self, stat: ObjectStat, caption: str | None) -> InstanceImage:
+        filename = stat.key.rsplit("/", 1)[1]
+        facts = self.store.stat(stat.key).metadata
+        sha256 = facts.get("sha256") or hashlib.sha256(self.store.get(stat.key)).hexdigest()
+        return InstanceImage(
+            filename, stat.size_bytes, _pixels(facts.get("width")), _pixels(facts.get("height")), sha256, caption
+        )
+
+    def _read_caption(self, key: str) -> str:
+        data = b""
+        for chunk in self.store.reader(key):
+            data += chunk
+            if len(data) > MAX_CAPTION_BYTES:
+                raise CaptionInvalid(key, f"more than {MAX_CAPTION_BYTES} bytes")
+        try:
+            return data.decode("utf-8-sig").strip()  # editors on Windows add a byte order mark
+        except UnicodeDecodeError as error:
+            raise CaptionInvalid(key, f"not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def folder(session: str) -> str:
+    """The key prefix of one session, with its slash. Raises InvalidName."""
+    return f"{ROOT}{names.session_name(session)}/"
+
+
+def _image_key(session: str, filename: str) -> str:
+    return f"{folder(session)}instance_images/{filename}"
+
+
+def _caption_key(session: str, filename: str) -> str:
+    return f"{folder(session)}captions/{_stem(filename)}.txt"
+
+
+def _stem(filename: str) -> str:
+    return filename.rsplit(".", 1)[0]
+
+
+def _pixels(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0

