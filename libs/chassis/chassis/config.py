@@ -1,0 +1,195 @@
+"""A program's whole configuration: one frozen dataclass, read once from the environment.
+
+`__main__` calls `read` and passes the result on; nothing else looks at the environment.
+A setting is a dataclass field whose metadata names its variable, so a library can offer settings without importing this
+module. How one value is written is left to `values.py`.
+"""
+
+import dataclasses
+import os
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any, TypeVar
+
+from chassis import logs, values
+
+C = TypeVar("C")
+
+
+class ConfigError(Exception):
+    """The configuration is wrong.
+
+    Attributes: problems, one sentence for each mistake, all mistakes at once.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        noun = "problem" if len(problems) == 1 else "problems"
+        super().__init__(f"{len(problems)} {noun} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variable of the environment, as `settings` lists it. `default` is MISSING if the variable is required."""
+
+    env: str
+    field: str
+    type: Any
+    default: Any
+    doc: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+    secret: bool
+
+    @property
+    def required(self) -> bool:
+        """Whether the program cannot start without the variable."""
+        return self.default is MISSING
+
+
+def setting(
+    env: str,
+    doc: str,
+    *,
+    default: Any = MISSING,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    secret: bool = False,
+) -> Any:
+    """Declare a dataclass field that is read from the variable `env`.
+
+    minimum and maximum are inclusive. A field without default is required. The value of a secret appears neither in
+    error messages nor in the dataclass's repr.
+    """
+    metadata = {"env": env, "doc": doc, "minimum": minimum, "maximum": maximum, "choices": choices, "secret": secret}
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+def settings(cls: type) -> Iterator[Setting]:
+    """List the settings of a configuration class in order of declaration, nested classes included."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if "env" in field.metadata:
+            yield _as_setting(field, hint)
+        elif dataclasses.is_dataclass(hint):
+            yield from settings(typing.cast(type, hint))
+
+
+def read(cls: type[C], environ: Mapping[str, str] | None = None) -> C:
+    """Build the configuration from the environment (default: that of the process).
+
+    A variable that is set to nothing counts as not set. Fields that are dataclasses are read the same way; a class may
+    have a method `problems() -> Iterable[str]` for rules about several fields. Raises ConfigError with every mistake.
+    """
+    problems: list[str] = []
+    config = _read(cls, os.environ if environ is None else environ, problems)
+    if problems or config is None:
+        raise ConfigError(tuple(problems))
+    return config
+
+
+def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | None:
+    """Build one dataclass, adding what is wrong to `problems`; None if a field has neither a value nor a default."""
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    incomplete = False
+    for field in dataclasses.fields(typing.cast(Any, cls)):
+        hint = hints[field.name]
+        if "env" in field.metadata:
+            value = _read_setting(_as_setting(field, hint), environ, problems)
+        elif dataclasses.is_dataclass(hint):
+            value = _read(typing.cast(type, hint), environ, problems)
+            value = MISSING if value is None else value
+        else:
+            continue
+        incomplete = incomplete or value is MISSING
+        arguments[field.name] = value
+    if incomplete:
+        return None
+    config = cls(**arguments)
+    problems.extend(getattr(config, "problems", tuple)())
+    return config
+
+
+def _read_setting(setting: Setting, environ: Mapping[str, str], problems: list[str]) -> Any:
+    """The value of one variable. After a mistake the default stands in, so that the reading can go on to the next."""
+    text = environ.get(setting.env, "")
+    if not text:
+        if setting.required:
+            problems.append(f"{setting.env} is not set: {setting.doc}")
+        return setting.default
+    try:
+        value = values.parse(text, setting.type)
+        values.check(value, setting.minimum, setting.maximum, setting.choices)
+    except values.ValueInvalid as error:
+        found = "a value that is not shown because it is secret" if setting.secret else repr(text)
+        problems.append(f"{setting.env} is {found}: expected {error.expected}")
+        return setting.default
+    return value
+
+
+def _as_setting(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
+    metadata = field.metadata
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return Setting(
+        env=metadata["env"],
+        field=field.name,
+        type=hint,
+        default=default,
+        doc=metadata.get("doc", ""),
+        minimum=metadata.get("minimum"),
+        maximum=metadata.get("maximum"),
+        choices=tuple(metadata.get("choices") or ()),
+        secret=metadata.get("secret", False),
+    )
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How a service listens, whom it lets in and how it stops."""
+
+    host: str = setting("DARKROOM_HOST", "address to listen on", default="127.0.0.1")
+    port: int = setting("DARKROOM_PORT", "gRPC port; 0 takes any free one", default=0, minimum=0, maximum=65535)
+    metrics_port: int = setting(
+        "DARKROOM_METRICS_PORT", "port of GET /metrics; 0 takes any free one", default=0, minimum=0, maximum=65535
+    )
+    auth: bool = setting("DARKROOM_AUTH", "ask every call except health for the token", default=True)
+    token: str = setting(
+        "DARKROOM_TOKEN", "the token that callers present; required while DARKROOM_AUTH is on", default="", secret=True
+    )
+    tls_certificate_file: str = setting(
+        "DARKROOM_TLS_CERTIFICATE_FILE", "PEM certificate chain; with the key it switches TLS on", default=""
+    )
+    tls_key_file: str = setting("DARKROOM_TLS_KEY_FILE", "PEM private key of the certificate", default="")
+    max_message_bytes: int = setting(
+        "DARKROOM_MAX_MESSAGE_BYTES",
+        "largest message, in and out",
+        default=64 * 1024**2,
+        minimum=1024,
+        maximum=1024**3,
+    )
+    drain_seconds: float = setting(
+        "DARKROOM_DRAIN_SECONDS", "how long calls may go on after SIGTERM", default=20.0, minimum=0, maximum=3600
+    )
+    reflection: bool = setting("DARKROOM_REFLECTION", "describe the services to clients like grpcurl", default=True)
+    log_level: str = setting("DARKROOM_LOG_LEVEL", "least level that is logged", default="info", choices=logs.LEVELS)
+    log_format: str = setting("DARKROOM_LOG_FORMAT", "form of a log record", default="json", choices=logs.FORMATS)
+    endpoint_file: str = setting(
+        "DARKROOM_ENDPOINT_FILE",
+        'file that gets {"grpc": "host:port", "metrics": "host:port"} once the ports are open',
+        default="",
+    )
+
+    def problems(self) -> Iterator[str]:
+        """The rules about several fields: a token while auth is on, TLS files only as a pair."""
+        if self.auth and not self.token:
+            yield "DARKROOM_TOKEN is not set: needed while DARKROOM_AUTH is on; set it, or set DARKROOM_AUTH=off"
+        if bool(self.tls_certificate_file) != bool(self.tls_key_file):
+            given, lacking = "DARKROOM_TLS_CERTIFICATE_FILE", "DARKROOM_TLS_KEY_FILE"
+            if self.tls_key_file:
+                given, lacking = lacking, given
+            yield f"{lacking} is not set although {given} is: TLS needs both"

@@ -1,0 +1,43 @@
+"""Where a running server can be reached: addresses in words, and the file that tells the launcher.
+
+Called by `server.py`; with port 0 the operating system chooses the ports, so nobody can know them beforehand.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+_ANY_ADDRESS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}
+
+
+def join(host: str, port: int) -> str:
+    """ "host:port", with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def to_dial(host: str, port: int) -> str:
+    """ "host:port" for a client on this machine; a server on all addresses is reached by the loopback one."""
+    return join(_ANY_ADDRESS.get(host, host), port)
+
+
+class EndpointFile:
+    """A JSON file {"grpc": "host:port", "metrics": "host:port"} that exists while the ports are open."""
+
+    def __init__(self, path: str) -> None:
+        """An empty path means that nobody wants the file."""
+        self._path = Path(path) if path else None
+
+    def write(self, grpc_target: str, metrics_target: str) -> None:
+        """Write the file in one step, so that a reader never sees half of it."""
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps({"grpc": grpc_target, "metrics": metrics_target}) + "\n")
+        partial.replace(self._path)
+
+    def remove(self) -> None:
+        """Remove the file if it is there."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
