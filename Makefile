@@ -1,0 +1,81 @@
+# Darkroom. `make` alone lists the targets. Every target does its own set-up; a second call starts at once.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# A folder with a CPU build of torch, if there is one; pip prefers it to the package index's.
+WHEELS ?= $(wildcard ../shared/wheels)
+UV_VERSION := 0.13.9
+READY := $(VENV)/.ready
+# Packages that are type-checked, each as the code imports it.
+PACKAGES := chassis artifacts captioner trainer dreambooth converter webui_gateway webui_engine darkroom_cli
+PYTEST := $(BIN)/python -m pytest
+# One thread of torch for each process: spinning threads on shared cores are several times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check format bench-tiny lock proto-baseline clean
+
+##@ Use
+
+demo: $(READY)  ## photos -> captions -> crops -> training -> conversion -> pictures; writes out/contact-sheet.png
+	@$(BIN)/darkroom demo
+
+run: $(READY)  ## start the store and all services on this machine; Ctrl-C stops them
+	@$(BIN)/darkroom up
+
+##@ Develop
+
+setup: $(READY)  ## create the virtual environment and install everything (done by the other targets too)
+
+test: $(READY)  ## every test that needs no cluster and no network
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile tests
+
+check: $(READY)  ## format, lint, types, import contracts, protos, README
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint
+	cd protos && ../$(BIN)/buf format --diff --exit-code --exclude-path buf
+	cd protos && ../$(BIN)/buf breaking --against baseline.binpb --exclude-path buf
+	$(PYTEST) -q tests/repository
+
+format: $(READY)  ## rewrite code and protos in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd protos && ../$(BIN)/buf format -w --exclude-path buf
+
+bench-tiny: $(READY)  ## scores of the tiny models on unseen scenes, as one JSON line
+	@$(BIN)/python -m bench.tiny
+
+##@ Maintain
+
+lock: $(BIN)/uv  ## resolve uv.lock anew
+	$(BIN)/uv lock
+
+proto-baseline: $(READY)  ## accept the protos as released: later changes must stay compatible with them
+	cd protos && ../$(BIN)/buf build --exclude-source-info -o baseline.binpb
+
+clean:  ## remove the environment and everything that was built or written
+	rm -rf $(VENV) out data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+help:
+	@awk 'BEGIN {FS = ":.*##"} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Darkroom needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# torch is not in the lock: the index's build brings gigabytes of CUDA libraries that a CPU machine does not need.
+$(READY): $(BIN)/uv uv.lock requirements-torch.txt pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml) $(shell find protos -name '*.proto' -o -name 'generate.py' -o -name 'pyproject.toml')
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --find-links ,$(WHEELS)) --requirement requirements-torch.txt
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --frozen --inexact --all-packages --all-extras --compile-bytecode --quiet
+	@$(BIN)/python -m compileall -q -j 2 $(VENV)/lib/python3*/site-packages/torch $(VENV)/lib/python3*/site-packages/sympy > /dev/null
+	@touch $@
