@@ -7,8 +7,8 @@ Trainer and converter publish, everyone reads. A writer puts its files into a fo
 so that a second writer of the same id, or one that was thought dead, can never touch the files of the winner.
 """
 
+import builtins
 import hashlib
-import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -23,8 +23,6 @@ from artifacts.store import ObjectStore
 __all__ = ["CheckpointWriter", "Checkpoints", "FileEntry", "Manifest"]
 
 ROOT = "checkpoints/"
-
-_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -50,7 +48,9 @@ class Checkpoints:
             raise NotFound("checkpoint", checkpoint_id, self.store.config.place) from None
         return decode(key, checkpoint_id, data)
 
-    def list(self, start_after: str = "", *, invalid: "list[ManifestInvalid] | None" = None) -> Iterator[Manifest]:
+    def list(
+        self, start_after: str = "", *, invalid: builtins.list[ManifestInvalid] | None = None
+    ) -> Iterator[Manifest]:
         """Published checkpoints in order of id, after `start_after`.
 
         A manifest that cannot be read raises ManifestInvalid, or is appended to `invalid` if that list is given.

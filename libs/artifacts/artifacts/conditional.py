@@ -19,7 +19,7 @@ from artifacts import s3
 from artifacts.config import StoreConfig
 
 
-class PreconditionFailed(Exception):
+class PreconditionError(Exception):
     """The store holds another version (or any version, for a create). `store` turns this into its own errors."""
 
 
@@ -33,10 +33,11 @@ def put(
 ) -> str:
     """Send `data` to `key` under the condition in `headers` (If-None-Match or If-Match) and return the new ETag.
 
-    Raises PreconditionFailed. An answer lost on the way is repeated; when the repeat then finds the condition broken,
+    Raises PreconditionError. An answer lost on the way is repeated; when the repeat then finds the condition broken,
     the stored bytes decide: if they are exactly ours, the first attempt had arrived.
     """
-    headers = headers | {"Content-MD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+    md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    headers = headers | {"Content-MD5": md5}  # a presigned URL signs no body; this lets the store check it
     url = client.get_presigned_url("PUT", config.bucket, key, expires=timedelta(minutes=10))
     may_have_arrived = False
     last: HTTPError | None = None
@@ -60,7 +61,7 @@ def put(
         if response.status == 412:
             if may_have_arrived and (etag := _etag_if_ours(client, config, key, data)):
                 return etag
-            raise PreconditionFailed
+            raise PreconditionError
         if response.status != 200:
             raise _refusal(response, key, config)
         return response.headers.get("etag", "").strip('"')

@@ -6,6 +6,8 @@ Only `store`, `writer` and `conditional` call this.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -13,7 +15,9 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
-from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+from urllib3.connectionpool import ConnectionPool
+from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError, SSLError
+from urllib3.response import BaseHTTPResponse
 
 from artifacts.config import StoreConfig
 from artifacts.errors import AccessDenied, ArtifactError, NotFound, StoreRejected, StoreUnavailable
@@ -32,7 +36,26 @@ _DENIED = {
     "SignatureDoesNotMatch",
 }
 _BUSY = {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown", "SlowDownRead"}
-_MISSING = {"NoSuchBucket": "bucket", "NoSuchKey": "object", "NoSuchUpload": "upload"}
+
+
+class _Retry(urllib3.Retry):
+    """Repeats after every kind of failure, but after a silence of the whole read timeout only once."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        if isinstance(error, ReadTimeoutError) and any(
+            isinstance(earlier.error, ReadTimeoutError) for earlier in self.history
+        ):
+            assert _pool is not None
+            raise MaxRetryError(_pool, url or "", error)
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 def connection_pool(config: StoreConfig) -> urllib3.PoolManager:
@@ -42,10 +65,8 @@ def connection_pool(config: StoreConfig) -> urllib3.PoolManager:
         maxsize=32,
         cert_reqs="CERT_REQUIRED",
         ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
-        retries=urllib3.Retry(
+        retries=_Retry(
             total=config.retries,
-            # A silence as long as the read timeout is worth one repeat, not all of them.
-            read=min(1, config.retries),
             redirect=0,
             backoff_factor=BACKOFF_SECONDS,
             backoff_max=BACKOFF_MAX_SECONDS,
@@ -89,8 +110,12 @@ def translated(config: StoreConfig, key: str) -> Iterator[None]:
 def _from_s3(config: StoreConfig, key: str, error: S3Error) -> ArtifactError:
     code, status = error.code or "", error.response.status
     detail = f"{code or status}: {error.message}" if error.message else (code or f"HTTP {status}")
-    if code in _MISSING:
-        return NotFound(_MISSING[code], config.bucket if code == "NoSuchBucket" else key, config.place)
+    if code == "NoSuchKey":
+        return NotFound("object", key, config.place)
+    if code == "NoSuchBucket":
+        # Not NotFound: callers would take it for a missing object.
+        detail = f"there is no {config.place}; create it, or name another one with DARKROOM_S3_BUCKET"
+        return StoreRejected(key, config.url, detail)
     if code in _BUSY or status >= 500:
         return StoreUnavailable(key, config.url, detail)
     if code in _DENIED or status in (401, 403):

