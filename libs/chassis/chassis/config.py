@@ -82,8 +82,9 @@ def settings(cls: type) -> Iterator[Setting]:
 def read(cls: type[C], environ: Mapping[str, str] | None = None) -> C:
     """Build the configuration from the environment (default: that of the process).
 
-    A variable that is set to nothing counts as not set. Fields that are dataclasses are read the same way; a class may
-    have a method `problems() -> Iterable[str]` for rules about several fields. Raises ConfigError with every mistake.
+    A variable that is set to nothing counts as not set. Fields that are dataclasses are read the same way. For rules
+    that a single setting cannot state, a class may have a method `problems() -> Iterable[str]`, or raise ValueError in
+    `__post_init__`; their texts must not hold secrets. Raises ConfigError with every mistake.
     """
     problems: list[str] = []
     config = _read(cls, os.environ if environ is None else environ, problems)
@@ -110,7 +111,11 @@ def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | 
         arguments[field.name] = value
     if incomplete:
         return None
-    config = cls(**arguments)
+    try:
+        config = cls(**arguments)
+    except ValueError as error:
+        problems.append(str(error))
+        return None
     problems.extend(getattr(config, "problems", tuple)())
     return config
 

@@ -229,7 +229,7 @@ async def run(server: Server, load: Step | None = None, close: Step | None = Non
     try:
         await server.start()
     except StartError as error:
-        logger.error("%s cannot start: %s", server.name, error)  # noqa: TRY400  # the message is the whole story
+        logger.error("%s cannot start: %s", server.name, error)
         return 1
     try:
         loaded = await _load(server, load, stopping)

@@ -85,7 +85,7 @@ def render(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, tuple):
         return ",".join(render(item) for item in value)
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _without_none(hint: Any) -> Any:

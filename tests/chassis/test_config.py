@@ -1,0 +1,158 @@
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from chassis.config import ConfigError, ServerConfig, read, setting, settings
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """A class of another library, which knows chassis only by the metadata."""
+
+    endpoint: str = field(metadata={"env": "X_ENDPOINT", "doc": "where the store is"})
+    retries: int = field(default=3, metadata={"env": "X_RETRIES", "doc": "how often", "minimum": 0})
+
+    def __post_init__(self) -> None:
+        if ":" not in self.endpoint:
+            raise ValueError(f"X_ENDPOINT is {self.endpoint!r}: expected host:port")
+
+
+@dataclass(frozen=True)
+class Settings:
+    store: StoreSettings
+    models: tuple[str, ...] = setting("X_MODELS", "models to load", default=(), choices=("base", "large"))
+    sizes: tuple[int, ...] = setting("X_SIZES", "batch sizes", default=(1, 2))
+    folder: Path | None = setting("X_FOLDER", "cache", default=None)
+    rate: float = setting("X_RATE", "calls per second", default=1.0, minimum=0, maximum=10)
+    warm: bool = setting("X_WARM", "warm up", default=True)
+    password: str = setting("X_PASSWORD", "password", default="", secret=True)
+    pin: int = setting("X_PIN", "pin", default=0, secret=True)
+    derived: int = 7
+
+
+def test_every_type_is_read_and_defaults_fill_the_rest() -> None:
+    environ = {
+        "X_ENDPOINT": "store:1",
+        "X_MODELS": "base, large",
+        "X_SIZES": "4,8",
+        "X_FOLDER": "/models",
+        "X_RATE": "2.5",
+        "X_WARM": "Off",
+        "X_PASSWORD": "hunter2",
+    }
+    assert read(Settings, environ) == Settings(
+        store=StoreSettings("store:1", 3),
+        models=("base", "large"),
+        sizes=(4, 8),
+        folder=Path("/models"),
+        rate=2.5,
+        warm=False,
+        password="hunter2",
+    )
+
+
+def test_a_variable_set_to_nothing_counts_as_not_set() -> None:
+    assert read(Settings, {"X_ENDPOINT": "store:1", "X_RATE": "", "X_FOLDER": ""}) == Settings(StoreSettings("store:1"))
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    environ = {
+        "X_RETRIES": "-1",
+        "X_MODELS": "base,huge",
+        "X_SIZES": "4,many",
+        "X_RATE": "nan",
+        "X_WARM": "perhaps",
+    }
+    with pytest.raises(ConfigError) as caught:
+        read(Settings, environ)
+    assert caught.value.problems == (
+        "X_ENDPOINT is not set: where the store is",
+        "X_RETRIES is '-1': expected a number of at least 0",
+        "X_MODELS is 'base,huge': expected one of base, large",
+        "X_SIZES is '4,many': expected a whole number",
+        "X_RATE is 'nan': expected a finite number",
+        "X_WARM is 'perhaps': expected on or off",
+    )
+    assert all(problem in str(caught.value) for problem in caught.value.problems)
+
+
+def test_what_a_constructor_refuses_is_reported_with_the_rest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(Settings, {"X_ENDPOINT": "nowhere", "X_RATE": "11"})
+    assert caught.value.problems == (
+        "X_ENDPOINT is 'nowhere': expected host:port",
+        "X_RATE is '11': expected a number from 0 to 10",
+    )
+
+
+def test_secrets_appear_neither_in_errors_nor_in_the_repr() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(Settings, {"X_ENDPOINT": "store:1", "X_PIN": "s3cret"})
+    assert "s3cret" not in str(caught.value)
+    assert "X_PIN" in str(caught.value)
+    assert "hunter2" not in repr(Settings(StoreSettings("store:1"), password="hunter2"))
+    assert "hunter2" not in repr(ServerConfig(token="hunter2"))
+
+
+def test_the_configuration_is_frozen() -> None:
+    config = ServerConfig(token="x")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.port = 1  # type: ignore[misc]
+
+
+def test_a_type_that_no_text_can_give_is_the_programmers_mistake() -> None:
+    @dataclass(frozen=True)
+    class Broken:
+        table: dict[str, str] = setting("X_TABLE", "table", default=None)
+
+    with pytest.raises(TypeError, match="dict"):
+        read(Broken, {"X_TABLE": "a=b"})
+
+
+def test_a_token_is_required_while_auth_is_on() -> None:
+    with pytest.raises(ConfigError, match="DARKROOM_TOKEN") as caught:
+        read(ServerConfig, {})
+    assert len(caught.value.problems) == 1
+    assert read(ServerConfig, {"DARKROOM_AUTH": "off"}).auth is False
+    assert read(ServerConfig, {"DARKROOM_TOKEN": "x"}).token == "x"
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ("DARKROOM_TLS_CERTIFICATE_FILE", "DARKROOM_TLS_KEY_FILE"),
+        ("DARKROOM_TLS_KEY_FILE", "DARKROOM_TLS_CERTIFICATE_FILE"),
+    ],
+)
+def test_half_a_tls_pair_is_refused(given: str, lacking: str) -> None:
+    with pytest.raises(ConfigError, match=f"{lacking} is not set although {given} is"):
+        read(ServerConfig, {"DARKROOM_TOKEN": "x", given: "server.pem"})
+
+
+def test_rules_about_several_settings_are_reported_beside_wrong_values() -> None:
+    environ = {"DARKROOM_PORT": "70000", "DARKROOM_LOG_LEVEL": "loud", "DARKROOM_TLS_KEY_FILE": "k.pem"}
+    with pytest.raises(ConfigError) as caught:
+        read(ServerConfig, environ)
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "DARKROOM_PORT",
+        "DARKROOM_LOG_LEVEL",
+        "DARKROOM_TOKEN",
+        "DARKROOM_TLS_CERTIFICATE_FILE",
+    ]
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_TOKEN", "from the environment")
+    assert read(ServerConfig).token == "from the environment"
+
+
+def test_settings_are_listed_in_order_with_nested_ones() -> None:
+    listed = list(settings(Settings))
+    assert [item.env for item in listed[:3]] == ["X_ENDPOINT", "X_RETRIES", "X_MODELS"]
+    assert listed[0].required
+    assert not listed[1].required
+
+
+def test_every_setting_of_a_server_is_explained() -> None:
+    assert all(item.doc and item.env.startswith("DARKROOM_") for item in settings(ServerConfig))
