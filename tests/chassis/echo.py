@@ -12,11 +12,13 @@ from typing import Any
 import echo_pb2
 import echo_pb2_grpc
 import grpc
-from chassis.config import ServerConfig, read
+from chassis.config import ServerConfig
 from chassis.errors import ErrorRule
+from chassis.program import read_config
 from chassis.server import Binding, Server, run
 
 SERVICE = "chassis.echo.v1.EchoService"
+OTHER_SERVICE = "chassis.echo.v1.OtherService"
 Act = Callable[[echo_pb2.EchoRequest, Any], Awaitable[None]]
 
 
@@ -105,12 +107,15 @@ class ReaderWriterServicer(EchoServicer):
 
 def make_server(servicer: EchoServicer, config: ServerConfig) -> Server:
     """A server of the echo service."""
-    register = functools.partial(echo_pb2_grpc.add_EchoServiceServicer_to_server, servicer)
-    return Server("echo", config, [Binding(SERVICE, register)], ERRORS)
+    bindings = [
+        Binding(SERVICE, functools.partial(echo_pb2_grpc.add_EchoServiceServicer_to_server, servicer)),
+        Binding(OTHER_SERVICE, functools.partial(echo_pb2_grpc.add_OtherServiceServicer_to_server, servicer)),
+    ]
+    return Server("echo", config, bindings, ERRORS)
 
 
 def main() -> int:
-    """The echo service as a process. ECHO_LOAD names a FIFO that its loading reads until somebody closes it."""
+    """The echo service as a process. ECHO_LOAD names a FIFO that its loading reads until its writer closes it."""
 
     async def load() -> None:
         path = os.environ.get("ECHO_LOAD")
@@ -120,7 +125,8 @@ def main() -> int:
     async def close() -> None:
         print("closed", flush=True)
 
-    return asyncio.run(run(make_server(EchoServicer(), read(ServerConfig)), load, close))
+    config = read_config(ServerConfig, "Says again what it is told.")
+    return asyncio.run(run(make_server(EchoServicer(), config), load, close))
 
 
 if __name__ == "__main__":

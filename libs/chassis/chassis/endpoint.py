@@ -5,6 +5,7 @@ Called by `server.py`; with port 0 the operating system chooses the ports, so no
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,15 @@ def join(host: str, port: int) -> str:
 def to_dial(host: str, port: int) -> str:
     """ "host:port" for a client on this machine; a server on all addresses is reached by the loopback one."""
     return join(_ANY_ADDRESS.get(host, host), port)
+
+
+def probe(host: str, port: int) -> None:
+    """Raise OSError, with its reason, if nobody can listen there."""
+    address = (host.strip("[]") or None, port)
+    family, kind, protocol, _, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, kind, protocol) as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as grpc does: lingering ends do not count
+        probe_socket.bind(place)
 
 
 class EndpointFile:

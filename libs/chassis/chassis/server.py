@@ -7,6 +7,7 @@ A service's `__main__` builds a `Server` from its configuration, its servicers a
 import asyncio
 import logging
 import signal
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +97,13 @@ class Server:
         if self.config.reflection:
             names = (*self._serving, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
-        self.port = self._open_port(server)
         self._metrics_server = self._open_metrics_port()
         self.metrics_port = self._metrics_server.port
+        try:
+            self.port = self._open_port(server)
+        except StartError:
+            self._metrics_server.close()
+            raise
         await server.start()
         self._server = server
         metrics_target = endpoint.to_dial(self.config.host, self.metrics_port)
@@ -124,6 +129,7 @@ class Server:
         """
         seconds = self.config.drain_seconds if drain_seconds is None else drain_seconds
         self._interceptor.start_draining()
+        logger.info("%s drains", self.name, extra={"num_calls": self._interceptor.num_active})
         for service in self._serving:
             self._serving[service] = False
             self._metrics.serving.labels(service).set(0)
@@ -183,10 +189,11 @@ class Server:
         config = self.config
         address = endpoint.join(config.host, config.port)
         try:
+            endpoint.probe(config.host, config.port)  # grpc itself says only that it failed, and writes to stderr.
             if config.tls_certificate_file:
                 return server.add_secure_port(address, _tls_credentials(config))
             return server.add_insecure_port(address)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise StartError(f"cannot listen on {address} (DARKROOM_HOST, DARKROOM_PORT): {error}") from error
 
     def _open_metrics_port(self) -> MetricsPort:
@@ -209,6 +216,14 @@ def _tls_credentials(config: ServerConfig) -> grpc.ServerCredentials:
             contents.append(Path(path).read_bytes())
         except OSError as error:
             raise StartError(f"{name}: cannot read {path}: {error.strerror}") from error
+    try:
+        # grpc would accept anything here and later say only that it cannot bind. No password: never ask on a terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            config.tls_certificate_file, config.tls_key_file, password=""
+        )
+    except ssl.SSLError as error:
+        pair = " and ".join(f"{name}={path}" for name, path in files.items())
+        raise StartError(f"{pair} are not a PEM certificate with its unencrypted key: {error}") from error
     certificate, key = contents
     return grpc.ssl_server_credentials([(key, certificate)])
 
