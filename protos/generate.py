@@ -24,7 +24,9 @@ class StubsHook(BuildHookInterface[Any]):
         self._folder = tempfile.TemporaryDirectory(prefix="darkroom-stubs-")
         target = Path(self._folder.name)
         generate(root, target)
-        build_data["force_include"] |= {str(path): str(path.relative_to(target)) for path in sorted(target.rglob("*.py*"))}
+        build_data["force_include"] |= {
+            str(path): str(path.relative_to(target)) for path in sorted(target.rglob("*")) if path.is_file()
+        }
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Removes the temporary folder once the wheel is written."""
