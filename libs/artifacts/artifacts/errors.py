@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - the names say what happened, as the status codes at the edges do
 """Every way an artifact can fail, in words a service can put into its error table.
 
     ArtifactError

@@ -68,6 +68,8 @@ def connection_pool(config: StoreConfig) -> urllib3.PoolManager:
         retries=_Retry(
             total=config.retries,
             redirect=0,
+            # POST too: every one of ours may be repeated (the writer sees to the completion of an upload).
+            allowed_methods=None,
             backoff_factor=BACKOFF_SECONDS,
             backoff_max=BACKOFF_MAX_SECONDS,
             status_forcelist=RETRY_STATUSES,
@@ -98,8 +100,12 @@ def translated(config: StoreConfig, key: str) -> Iterator[None]:
     except S3Error as error:
         raise _from_s3(config, key, error) from error
     except ServerError as error:
-        raise StoreUnavailable(key, config.url, f"HTTP {error.status_code}") from error
-    except (InvalidResponseError, ParseError) as error:
+        kind = StoreUnavailable if error.status_code >= 500 else StoreRejected
+        raise kind(key, config.url, f"HTTP {error.status_code}") from error
+    except InvalidResponseError as error:
+        kind = StoreUnavailable if error._code >= 500 else StoreRejected
+        raise kind(key, config.url, f"the answer is not S3: {_first_line(error)}") from error
+    except ParseError as error:
         raise StoreRejected(key, config.url, f"the answer is not S3: {_first_line(error)}") from error
     except HTTPError as error:
         raise _from_http(config, key, error) from error

@@ -152,6 +152,8 @@ class ObjectStore:
                 except HTTPError as error:
                     if not repeats_left:
                         raise
+                    if offset == end:  # all there; and a range of no bytes would mean the rest of the object
+                        return
                     _log.warning("reading %r broke at byte %d, going on from there: %s", key, offset, error)
                 finally:
                     _release(response)

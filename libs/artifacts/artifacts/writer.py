@@ -12,6 +12,7 @@ from typing import Self
 
 from minio import Minio
 from minio.datatypes import Part
+from minio.error import S3Error
 
 from artifacts import s3
 from artifacts.config import StoreConfig
@@ -117,7 +118,22 @@ class ObjectWriter:
         else:
             self._send_part()
             with s3.translated(self._config, self.key):
-                done = self._client._complete_multipart_upload(bucket, self.key, self._upload_id, self._parts)
-            self.etag = (done.etag or "").strip('"')
+                self.etag = self._complete()
         self._closed = True
         self._buffer = bytearray()
+
+    def _complete(self) -> str:
+        bucket = self._config.bucket
+        try:
+            done = self._client._complete_multipart_upload(bucket, self.key, self._upload_id, self._parts)
+        except S3Error as error:
+            # If only the answer to the first attempt was lost, the repeat finds no upload any more, but our object.
+            if error.code != "NoSuchUpload" or self._client.stat_object(bucket, self.key).etag != self._expected_etag():
+                raise
+            return self._expected_etag()
+        return (done.etag or "").strip('"')
+
+    def _expected_etag(self) -> str:
+        """The ETag S3 gives to an object of several parts: the MD5 of their MD5s, and their number."""
+        md5 = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in self._parts), usedforsecurity=False)
+        return f"{md5.hexdigest()}-{len(self._parts)}"
