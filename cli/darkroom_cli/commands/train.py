@@ -1,0 +1,158 @@
+"""`darkroom train` and `darkroom runs`: start, watch, list and cancel trainings."""
+
+from typing import Annotated
+
+import typer
+from darkroom.trainer.v1 import training_pb2 as pb
+
+from darkroom_cli.clients import Clients, connect
+from darkroom_cli.output import JsonFlag, console, print_message, print_table, progress_bar, readable_errors
+
+runs_app = typer.Typer(no_args_is_help=True, help="Runs: trainings of sessions.")
+
+_STAGES = {pb.STAGE_TEXT_ENCODER: "text encoder", pb.STAGE_UNET: "UNet"}
+
+
+def train(
+    session: Annotated[str, typer.Argument(help="The session to train on.")],
+    base_model: Annotated[str, typer.Option(help="Base model; default the session's.")] = "",
+    prompt: Annotated[str, typer.Option(help="Words before each caption, such as 'a photo of sks toy'.")] = "",
+    captions: Annotated[bool, typer.Option("--captions", help="Append each image's caption to its prompt.")] = False,
+    text_encoder_steps: Annotated[int, typer.Option(help="Steps of the first stage; 0 skips it.")] = 350,
+    text_encoder_rate: Annotated[float, typer.Option(help="Learning rate of the first stage.")] = 1e-6,
+    unet_steps: Annotated[int, typer.Option(help="Steps of the second stage; 0 skips it.")] = 1500,
+    unet_rate: Annotated[float, typer.Option(help="Learning rate of the second stage.")] = 2e-6,
+    resolution: Annotated[int, typer.Option(help="Edge of the training square in pixels; 0: the base model's.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images in one step.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    sample: Annotated[list[str] | None, typer.Option(help="Prompt of a sample image; may be repeated.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return at once; `darkroom runs watch` shows it later.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a personal model on a session: text encoder first, then UNet. Ctrl-C stops watching, not the training."""
+    recipe = pb.Recipe(
+        base_model=base_model,
+        instance_prompt=prompt,
+        use_captions=captions,
+        text_encoder=pb.StageSettings(steps=text_encoder_steps, learning_rate=text_encoder_rate),
+        unet=pb.StageSettings(steps=unet_steps, learning_rate=unet_rate),
+        resolution_px=resolution,
+        batch_size=batch_size,
+        seed=seed,
+        sample_prompts=sample or [],
+    )
+    with readable_errors(), connect() as clients:
+        run = clients.training.CreateRun(pb.CreateRunRequest(parent=f"sessions/{session}", recipe=recipe))
+        if not detach:
+            run = watch_run(clients, run.name)
+        _finish(run, as_json)
+
+
+@runs_app.command("list")
+def list_runs(
+    session: Annotated[str, typer.Argument(help="Only of this session.")] = "-", as_json: JsonFlag = False
+) -> None:
+    """List runs, newest first."""
+    with readable_errors(), connect() as clients:
+        rows = []
+        token = ""
+        while True:
+            page = clients.training.ListRuns(pb.ListRunsRequest(parent=f"sessions/{session}", page_token=token))
+            rows += [(_short(run.name), _state(run), _where(run.progress), _loss(run.progress)) for run in page.runs]
+            token = page.next_page_token
+            if not token:
+                break
+        print_table(("Run", "State", "Step", "Loss"), rows, as_json)
+
+
+@runs_app.command()
+def watch(run: Annotated[str, typer.Argument(help="session/run")], as_json: JsonFlag = False) -> None:
+    """Follow a run until it ends; late is fine, the whole curve comes first."""
+    with readable_errors(), connect() as clients:
+        _finish(watch_run(clients, _long(run)), as_json)
+
+
+@runs_app.command()
+def show(run: Annotated[str, typer.Argument(help="session/run")], as_json: JsonFlag = False) -> None:
+    """Show one run."""
+    with readable_errors(), connect() as clients:
+        found = clients.training.GetRun(pb.GetRunRequest(name=_long(run)))
+        print_message(found, as_json, _lines(found))
+
+
+@runs_app.command()
+def cancel(run: Annotated[str, typer.Argument(help="session/run")], as_json: JsonFlag = False) -> None:
+    """Stop a run; nothing of it is published."""
+    with readable_errors(), connect() as clients:
+        found = clients.training.CancelRun(pb.CancelRunRequest(name=_long(run)))
+        print_message(found, as_json, _lines(found))
+
+
+def watch_run(clients: Clients, name: str, losses: list[float] | None = None) -> pb.Run:
+    """Follow a run with a bar for each stage; returns it as it ended. losses, if given, receives every loss."""
+    run = pb.Run(name=name)
+    with progress_bar() as bar:
+        tasks = {}
+        for event in clients.training.WatchRun(pb.WatchRunRequest(name=name)):
+            kind = event.WhichOneof("event")
+            if kind == "progress":
+                progress = event.progress
+                if losses is not None:
+                    losses.append(progress.loss)
+                if progress.stage not in tasks:
+                    label = f"training {_STAGES[progress.stage]}"
+                    tasks[progress.stage] = bar.add_task(label, total=progress.num_steps, note="")
+                note = f"loss {progress.smoothed_loss:.4f}  {progress.images_per_second:.1f} images/s  {progress.eta.seconds} s left"
+                bar.update(tasks[progress.stage], completed=progress.step, note=note)
+            elif kind == "sample":
+                bar.console.print(f"sample after step {event.sample.step}: {event.sample.object}")
+            elif kind == "message":
+                bar.console.print(event.message, markup=False)
+            else:
+                run = event.run
+    return run
+
+
+def _finish(run: pb.Run, as_json: bool) -> None:
+    print_message(run, as_json, _lines(run))
+    if run.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):
+        console.print(f"[bold red]{_state(run)}[/] {run.error}")
+        raise typer.Exit(1)
+
+
+def _lines(run: pb.Run) -> list[tuple[str, object]]:
+    lines: list[tuple[str, object]] = [
+        ("run", _short(run.name)),
+        ("state", _state(run)),
+        ("checkpoint", run.checkpoint),
+    ]
+    if run.HasField("progress"):
+        lines += [("step", _where(run.progress)), ("loss", _loss(run.progress))]
+    if run.error:
+        lines.append(("error", run.error))
+    return lines
+
+
+def _state(run: pb.Run) -> str:
+    return pb.RunState.Name(run.state).removeprefix("RUN_STATE_")
+
+
+def _where(progress: pb.Progress) -> str:
+    return f"{_STAGES.get(progress.stage, '')} {progress.step}/{progress.num_steps}" if progress.num_steps else ""
+
+
+def _loss(progress: pb.Progress) -> str:
+    return f"{progress.smoothed_loss:.4f}" if progress.num_steps else ""
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("sessions/").replace("/runs/", "/", 1)
+
+
+def _long(run: str) -> str:
+    if run.startswith("sessions/"):
+        return run
+    session, _, last = run.partition("/")
+    return f"sessions/{session}/runs/{last}"

@@ -1,0 +1,1 @@
+"""`darkroom demo`: photos in, pictures out, through the public interfaces."""

@@ -1,0 +1,120 @@
+"""`darkroom demo`: starts the system, drives the line, shows the contact sheet, prints one JSON line."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+
+from darkroom_cli import connection
+from darkroom_cli.clients import connect
+from darkroom_cli.commands.convert import Format
+from darkroom_cli.connection import Connection, NotRunning
+from darkroom_cli.demo import contact_sheet, line
+from darkroom_cli.demo.line import Line
+from darkroom_cli.demo.subject import Subject
+from darkroom_cli.launcher import services
+from darkroom_cli.launcher.command import StartFailures, start_with_bar
+from darkroom_cli.launcher.system import System
+from darkroom_cli.output import console, print_json, readable_errors
+
+STEPS: tuple[tuple[str, Callable[[Line], None]], ...] = (
+    ("upload", line.upload),
+    ("caption", line.caption),
+    ("crop", line.crop),
+    ("before", line.draw_before),
+    ("train", line.train),
+    ("convert", line.convert),
+    ("after", line.draw_after),
+)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("out"),
+) -> None:
+    """Five photos of a subject -> captions -> crops -> two-stage training -> conversion -> pictures of it elsewhere.
+
+    Uses the Darkroom that runs on DARKROOM_DATA, or starts one for itself. Ends with OUT/contact-sheet.png and one JSON
+    line on stdout.
+    """
+    begin = time.monotonic()
+    with readable_errors():
+        subject = Subject(services.models_folder())
+        system, where = _running_or_started()
+        seconds = {"start": time.monotonic() - begin}
+        try:
+            with connect(where) as clients:
+                work = Line(clients, where, subject.photos())
+                for name, step in STEPS:
+                    seconds[name] = _timed(name, step, work)
+            report = _report(work, subject, seconds | {"total": time.monotonic() - begin})
+            _save_sheet(out / "contact-sheet.png", work, subject)
+        finally:
+            if system is not None:
+                system.stop()
+        console.print(f"contact sheet: {out / 'contact-sheet.png'}", markup=False)
+        print_json(report)
+
+
+def _running_or_started() -> tuple[System | None, Connection]:
+    """The connection, and the system if it was started here and has to be stopped."""
+    try:
+        return None, connection.load()
+    except NotRunning:
+        system = System(connection.data_folder())
+    try:
+        return system, start_with_bar(system)
+    except StartFailures as error:
+        console.print("[bold red]error:[/]", end=" ")
+        console.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+
+
+def _timed(name: str, step: Callable[[Line], None], work: Line) -> float:
+    begin = time.monotonic()
+    step(work)
+    seconds = time.monotonic() - begin
+    console.print(f"{name:<8} {seconds:6.1f} s", highlight=False)
+    return seconds
+
+
+def _report(work: Line, subject: Subject, seconds: dict[str, float]) -> dict[str, Any]:
+    named = [photo.background in work.captions.get(photo.filename, "") for photo in work.photos]
+    digests = {conversion.tensors_sha256 for conversion in work.conversions.values()}
+    return {
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "captions": work.captions,
+        "caption_accuracy": round(mean(named), 3),
+        "loss_first": round(mean(work.losses[:20]), 4),
+        "loss_last": round(mean(work.losses[-20:]), 4),
+        "subject_fidelity_before": round(mean(subject.fidelity(picture) for picture in work.before), 3),
+        "subject_fidelity_after": round(mean(subject.fidelity(picture) for picture in work.after), 3),
+        "conversion_digests_equal": len(digests) == 1 and "" not in digests,
+        "tensors_sha256": work.conversions[Format.SAFETENSORS].tensors_sha256,
+        "checkpoints": {
+            "diffusers": work.run.checkpoint,
+            **{to.value: conversion.checkpoint for to, conversion in work.conversions.items()},
+        },
+        "session": work.session,
+    }
+
+
+def _save_sheet(path: Path, work: Line, subject: Subject) -> None:
+    def scored(pictures: list[bytes]) -> list[str]:
+        return [
+            f"{prompt}  ({subject.fidelity(picture):.2f})"
+            for prompt, picture in zip(work.prompts, pictures, strict=True)
+        ]
+
+    rows = [
+        contact_sheet.Row(
+            "Photos, with the captions written for them",
+            [photo.data for photo in work.photos],
+            [work.captions.get(photo.filename, "") for photo in work.photos],
+        ),
+        contact_sheet.Row("Before training", work.before, scored(work.before)),
+        contact_sheet.Row("After training", work.after, scored(work.after)),
+    ]
+    contact_sheet.save(path, "Darkroom: five photos in, new pictures out", rows)

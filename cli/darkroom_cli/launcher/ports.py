@@ -1,0 +1,43 @@
+"""Ports of `darkroom up`: the same ones every time if they are free, so that bookmarks and examples keep working."""
+
+import socket
+from collections.abc import Mapping
+
+# 7860 is where A1111 listens.
+PREFERRED: Mapping[str, int] = {
+    "http": 7860,
+    "captioner": 7861,
+    "trainer": 7862,
+    "converter": 7863,
+    "webui": 7864,
+    "engine": 7865,
+}
+
+
+def choose(host: str = "127.0.0.1") -> dict[str, int]:
+    """A port for each service: the preferred one, or any free one if that is taken."""
+    sockets = []
+    chosen = {}
+    try:
+        for name, port in PREFERRED.items():
+            taken = _bind(host, port) or _bind(host, 0)
+            if taken is None:
+                raise OSError(f"no free port on {host}")
+            sockets.append(taken)
+            chosen[name] = taken.getsockname()[1]
+    finally:
+        for taken in sockets:
+            taken.close()
+    return chosen
+
+
+def _bind(host: str, port: int) -> socket.socket | None:
+    """A bound socket, None if the port is taken. Held until all are chosen, so that no port is given twice."""
+    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((host, port))
+    except OSError:
+        probe.close()
+        return None
+    return probe
