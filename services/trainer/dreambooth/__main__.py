@@ -1,0 +1,105 @@
+"""`python -m dreambooth`: one training run, ordered by the environment, answered by the exit code (see `exits`)."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from artifacts.checkpoints import Checkpoints
+from artifacts.errors import ArtifactError
+from artifacts.store import ObjectStore
+from chassis import config as settings
+from chassis import logs, settings_table
+
+from dreambooth import exits, ownership, recipe
+from dreambooth.config import ProgramConfig
+from dreambooth.curves import Curves
+from dreambooth.exits import StopSignal
+from dreambooth.records import Records
+
+_log = logging.getLogger("dreambooth")
+
+# How long the last records may wait for the store; less when stopping, to stay within the usual grace of 30 s.
+_CLOSE_SECONDS = 60.0
+_CLOSE_SECONDS_STOPPED = 10.0
+
+
+def main() -> int:
+    """Read the order, carry it out, return the exit code."""
+    stop = StopSignal()
+    stop.listen()
+    parser = argparse.ArgumentParser(
+        prog="python -m dreambooth",
+        description=__doc__,
+        epilog=settings_table.table(ProgramConfig),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    try:
+        config = settings.read(ProgramConfig)
+    except settings.ConfigError as error:
+        print(error, file=sys.stderr)
+        return exits.code(error)
+    logs.configure(config.log_level, config.log_format)
+    _prepare_libraries()
+    with tempfile.TemporaryDirectory(prefix="dreambooth-") as scratch:
+        return _carry_out(config, Path(scratch), stop)
+
+
+def _carry_out(config: ProgramConfig, scratch: Path, stop: StopSignal) -> int:
+    store = ObjectStore(config.store)
+    try:
+        records = Records(store, config.folder, Curves(scratch / "tensorboard"))
+    except ArtifactError as error:
+        _log.error("%s", error)
+        return exits.code(error)
+    try:
+        _train(config, store, records, scratch, stop)
+        code, patience_seconds = exits.FINISHED, _CLOSE_SECONDS
+    except Exception as error:
+        code = exits.code(error)
+        patience_seconds = _CLOSE_SECONDS_STOPPED if code == exits.STOPPED else _CLOSE_SECONDS
+        _explain(records, error, code)
+    try:
+        records.close(patience_seconds)
+    except ArtifactError as error:
+        _log.error("the last records are lost: %s", error)
+        return code or exits.code(error)
+    return code
+
+
+def _train(config: ProgramConfig, store: ObjectStore, records: Records, scratch: Path, stop: StopSignal) -> None:
+    order = recipe.parse(config.recipe)
+    if ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
+        records.message(f"checkpoint {order.checkpoint!r} is already published: nothing to do")
+        if not records.finished_before():
+            records.finished(order.checkpoint)
+        return
+    from dreambooth import training  # imports torch: seconds that a refused or finished run need not wait
+
+    stop.check()
+    training.run(training.Order(config.run, order, store, scratch), records, stop)
+    records.finished(order.checkpoint)
+
+
+def _explain(records: Records, error: Exception, code: int) -> None:
+    """Tell the person; the traceback of a mistake of ours goes to the log."""
+    text = str(error) if code != exits.UNKNOWN else f"internal error: {type(error).__name__}: {error}"
+    if code == exits.UNKNOWN:
+        _log.error("internal error", exc_info=error)
+    try:
+        records.message(text, "warning" if code == exits.STOPPED else "error")
+    except ArtifactError as refused:
+        _log.error("the store does not take the reason: %s", refused)
+
+
+def _prepare_libraries() -> None:
+    """Settings that torch and the model libraries read when they are imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: the cores are shared with other services
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything comes from the bucket
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What the program reads from its environment, once, in `__main__`."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from artifacts.store import StoreConfig
+from chassis import logs
+from chassis.config import setting
+
+_RUN = re.compile(r"sessions/(?P<session>[a-z0-9][a-z0-9-]{0,62})/runs/(?P<run>[a-z0-9][a-z0-9-]{0,39})")
+
+
+@dataclass(frozen=True)
+class ProgramConfig:
+    """The order of one run."""
+
+    store: StoreConfig
+    run: str = setting("DARKROOM_RUN", 'the run to carry out, "sessions/<session>/runs/<run>"')
+    recipe: str = setting("DARKROOM_RECIPE", "how to train, a JSON object: see dreambooth.recipe")
+    log_level: str = setting("DARKROOM_LOG_LEVEL", "least level that is logged", default="info", choices=logs.LEVELS)
+    log_format: str = setting("DARKROOM_LOG_FORMAT", "form of a log record", default="json", choices=logs.FORMATS)
+
+    def problems(self) -> Iterator[str]:
+        """The rule that a type cannot state."""
+        if not _RUN.fullmatch(self.run):
+            yield f'DARKROOM_RUN is {self.run!r}: expected "sessions/<session>/runs/<run>"'
+
+    @property
+    def session(self) -> str:
+        """Name of the session."""
+        return self.run.split("/")[1]
+
+    @property
+    def run_id(self) -> str:
+        """Last part of the run's name."""
+        return self.run.split("/")[3]
+
+    @property
+    def folder(self) -> str:
+        """Key prefix of everything this run writes beside its checkpoint, with its slash."""
+        return f"{self.run}/"

@@ -1,0 +1,56 @@
+"""Every way a run can fail, in words for the person who ordered it. `exits` turns them into exit codes.
+
+RunFailed
+  InputWrong          repeating cannot help
+    RecipeInvalid       the order itself
+    PictureInvalid      an image, a caption, or a setting that does not fit them
+    Diverged            the loss or the weights are no longer finite
+    BaseModelInvalid    the base model is incomplete or of another architecture
+    SessionUnusable     the session does not exist or is empty
+  NotOurs             another run owns what this one was to write
+  Stopped             SIGTERM arrived
+"""
+
+
+class RunFailed(Exception):
+    """Root of all. The message says what was found, what was expected and what to do."""
+
+
+class InputWrong(RunFailed):
+    """The same input fails again: do not retry."""
+
+
+class RecipeInvalid(InputWrong):
+    """The environment or the recipe cannot be carried out. problems: one sentence for each mistake."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        super().__init__("the order is not valid: " + "; ".join(problems))
+
+
+class PictureInvalid(InputWrong):
+    """Images, captions or the resolution. problems: one sentence for each, beginning with the file's name."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+class Diverged(InputWrong):
+    """Training left the finite numbers."""
+
+
+class BaseModelInvalid(InputWrong):
+    """The base model has missing or unreadable files, or an architecture this program does not train."""
+
+
+class SessionUnusable(InputWrong):
+    """No such session, or one without images."""
+
+
+class NotOurs(RunFailed):
+    """The checkpoint id belongs to another run."""
+
+
+class Stopped(RunFailed):
+    """The process was asked to end and did so between two steps."""

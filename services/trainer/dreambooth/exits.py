@@ -1,0 +1,81 @@
+"""Exit codes, the program's only answer to who started it. They are normative: docs/exit-codes.md.
+
+0    finished, or already finished               75   the object store is away: retry
+64   environment or recipe                       77   out of memory: retry, counted
+65   images, captions, resolution, divergence    78   another run owns the checkpoint
+66   base model missing, incomplete or unknown   143  stopped by SIGTERM
+67   session missing or without images
+68   the bucket does not exist, or the store refuses the credentials or the request
+1    anything else, a mistake of this program: retry, counted
+"""
+
+import signal
+import threading
+from types import FrameType
+from typing import Final
+
+from artifacts import errors as artifacts_errors
+from chassis.config import ConfigError
+
+from dreambooth import errors
+
+FINISHED: Final = 0
+UNKNOWN: Final = 1
+STORE_AWAY: Final = 75
+OUT_OF_MEMORY: Final = 77
+STOPPED: Final = 143
+
+_CODES: Final[dict[type[BaseException], int]] = {
+    ConfigError: 64,
+    errors.RecipeInvalid: 64,
+    errors.PictureInvalid: 65,
+    errors.Diverged: 65,
+    artifacts_errors.CaptionInvalid: 65,
+    errors.BaseModelInvalid: 66,
+    errors.SessionUnusable: 67,
+    artifacts_errors.NotFound: 68,
+    artifacts_errors.AccessDenied: 68,
+    artifacts_errors.StoreRejected: 68,
+    artifacts_errors.StoreUnavailable: STORE_AWAY,
+    MemoryError: OUT_OF_MEMORY,
+    artifacts_errors.ManifestInvalid: 78,
+    errors.NotOurs: 78,
+    errors.Stopped: STOPPED,
+}
+
+
+def code(error: BaseException) -> int:
+    """The exit code of a run that ended with `error`."""
+    for kind in type(error).__mro__:
+        if kind in _CODES:
+            return _CODES[kind]
+    return OUT_OF_MEMORY if _is_out_of_memory(error) else UNKNOWN
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # Recognised by name and text: this module must work before, and without, the slow import of torch.
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+class StopSignal:
+    """Remembers SIGTERM; the work asks between its steps. A second SIGTERM changes nothing."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def listen(self) -> None:
+        """Take over SIGTERM; main thread only."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def set(self) -> None:
+        """Ask for the end, as SIGTERM does."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise Stopped if the end was asked for."""
+        if self._event.is_set():
+            raise errors.Stopped("stopped by SIGTERM; nothing was published")
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._event.set()

@@ -1,0 +1,72 @@
+"""Losses on their way from the device to the records, without making the device wait.
+
+Reading a loss at once would stall a GPU in every step. On a GPU the number is copied in the background and read when
+it has arrived, a few steps later; on a CPU it is there already. No step is left out, and the order is kept.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from dreambooth.errors import Diverged
+
+_MAX_BEHIND = 32
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What is known of a step when it is issued. filenames: the images of its batch."""
+
+    stage: str
+    step: int
+    num_steps: int
+    learning_rate: float
+    filenames: tuple[str, ...]
+
+
+class LossReader:
+    """Hands each (facts, loss) to `report` in order of steps."""
+
+    def __init__(self, report: Callable[[StepFacts, float], None]) -> None:
+        self._report = report
+        self._waiting: deque[tuple[StepFacts, torch.Tensor, torch.cuda.Event | None]] = deque()
+
+    def add(self, facts: StepFacts, loss: torch.Tensor) -> None:
+        """Take the loss (a scalar) of the newest step. Raises Diverged for one that arrived and is not finite."""
+        self._waiting.append((facts, *_sent_home(loss.detach())))
+        while self._waiting and (_arrived(self._waiting[0][2]) or len(self._waiting) > _MAX_BEHIND):
+            self._read_oldest()
+
+    def finish(self) -> None:
+        """Wait for all that is under way."""
+        while self._waiting:
+            self._read_oldest()
+
+    def _read_oldest(self) -> None:
+        facts, number, event = self._waiting.popleft()
+        if event is not None:
+            event.synchronize()
+        loss = float(number)
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss of {facts.stage} step {facts.step} is {loss}, with {', '.join(facts.filenames)}; "
+                f"try a lower learning rate than the stage's {facts.learning_rate:g}, or precision fp32"
+            )
+        self._report(facts, loss)
+
+
+def _sent_home(loss: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    if loss.device.type != "cuda":
+        return loss, None
+    number = torch.empty((), dtype=loss.dtype, pin_memory=True)
+    number.copy_(loss, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return number, event
+
+
+def _arrived(event: torch.cuda.Event | None) -> bool:
+    return event is None or event.query()

@@ -1,0 +1,68 @@
+"""One image file to RGB pixels, or a sentence that says why not. `dataset` calls this for every image before step 0.
+
+The bucket can be edited by hand, so nothing that the control plane checked at upload is taken for granted.
+"""
+
+import io
+import struct
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP")
+MIN_SIDE_PX: Final = 16
+# Pillow's own limit, above which a file is more likely an attack than a photo. Checked on the header.
+MAX_PIXELS: Final = 89_478_485
+
+
+class Undecodable(Exception):
+    """The message continues the sentence "<file name>: ..."."""
+
+
+def decode(content: bytes) -> Image.Image:
+    """Upright RGB of any mode: transparency becomes white, 16-bit grey keeps its upper 8 bits. Raises Undecodable."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check(image)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except Image.DecompressionBombError as error:
+        raise Undecodable(f"has too many pixels: expected at most {MAX_PIXELS:,}; make it smaller") from error
+    except Image.UnidentifiedImageError as error:
+        raise Undecodable(f"is not an image of the kinds {', '.join(FORMATS)}; remove it or convert it") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise Undecodable(f"is damaged or cut off ({error}); upload it again") from error
+    return _as_rgb(upright)
+
+
+def resize(image: Image.Image, shorter_px: int) -> np.ndarray:
+    """Bilinear resize so that the shorter side is `shorter_px`; uint8, shape (height, width, 3)."""
+    width, height = image.size
+    if width <= height:
+        size = (shorter_px, max(shorter_px, int(shorter_px * height / width)))
+    else:
+        size = (max(shorter_px, int(shorter_px * width / height)), shorter_px)
+    resized = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _check(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Undecodable(f"has {width} x {height} pixels: expected at most {MAX_PIXELS:,}; make it smaller")
+    if min(width, height) < MIN_SIDE_PX:
+        raise Undecodable(f"has {width} x {height} pixels: expected at least {MIN_SIDE_PX} on each side")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise Undecodable(f"is an animation of {frames} frames: expected one picture; save the frame you mean")
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip 16-bit values to white
+        levels = np.asarray(image).astype(np.int64)
+        return Image.fromarray((levels >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")

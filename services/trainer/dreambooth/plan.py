@@ -1,0 +1,103 @@
+"""What a run is going to do, said before its first step: steps, epochs, images, settings, memory.
+
+`training` calls it; `Plan.sentences` are for people and go into the records.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dreambooth import stages
+from dreambooth.base_model import BaseModel
+from dreambooth.dataset import TrainingImage
+from dreambooth.errors import PictureInvalid
+from dreambooth.parts import Parts
+from dreambooth.recipe import Recipe
+
+_FP32_BYTES = 4
+_ADAMW_BYTES = 12  # gradient and two moments of each trained weight
+_BF16_SHARE = 0.6  # of the fp32 activations; norms and the loss stay in fp32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """sentences: for a person. memory_bytes: predicted peak. available_bytes: what the device has free now."""
+
+    sentences: tuple[str, ...]
+    memory_bytes: int
+    available_bytes: int
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the prediction exceeds what is there."""
+        return self.memory_bytes > self.available_bytes
+
+
+def resolution_of(recipe: Recipe, base: BaseModel) -> int:
+    """The training resolution in pixels. Raises PictureInvalid if the VAE cannot represent it."""
+    edge_px = recipe.resolution_px or base.resolution_px
+    if edge_px % base.vae_factor:
+        raise PictureInvalid(
+            (f"resolution {edge_px} px: base model {base.name!r} needs a multiple of {base.vae_factor} px",)
+        )
+    return edge_px
+
+
+def make(recipe: Recipe, base: BaseModel, parts: Parts, images: Sequence[TrainingImage], edge_px: int) -> Plan:
+    """The plan of this run on this device."""
+    num_images = len(images)
+    parts_of_work = [
+        f"{stage.name.replace('_', ' ')}: {stage.num_steps} steps from {stage.learning_rate:g}, "
+        f"{stage.num_steps * recipe.batch_size / num_images:.1f} passes over the images"
+        for stage in stages.of(recipe)
+    ]
+    memory_bytes, available_bytes = _memory(recipe, parts, images, edge_px), _available(parts.device)
+    sentences = (
+        f"{num_images} images at {edge_px} px, batch {recipe.batch_size}, {recipe.precision} on {parts.device.type}; "
+        f"base {base.name} ({base.architecture}, {base.prediction_type})",
+        "; ".join(parts_of_work),
+        f"memory: about {memory_bytes / 2**20:,.0f} MiB needed, {available_bytes / 2**20:,.0f} MiB free",
+    )
+    return Plan(sentences, memory_bytes, available_bytes)
+
+
+def _memory(recipe: Recipe, parts: Parts, images: Sequence[TrainingImage], edge_px: int) -> int:
+    modules = {"text_encoder": parts.text_encoder, "unet": parts.unet, "vae": parts.vae}
+    weights = sum(_count(module) for module in modules.values()) * _FP32_BYTES
+    trained = max(_count(modules[stage.name]) for stage in stages.of(recipe)) * _ADAMW_BYTES
+    pixels = sum(image.pixels.nbytes for image in images)
+    share = _BF16_SHARE if recipe.precision == "bf16" else 1.0
+    return weights + trained + pixels + int(_activations(parts, recipe.batch_size, edge_px) * share)
+
+
+def _activations(parts: Parts, batch_size: int, edge_px: int) -> int:
+    """Bytes that the UNet's forward pass keeps for the backward pass, counted on the meta device: no arithmetic."""
+    config = parts.unet.config
+    edge = edge_px // 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.device("meta"):
+        twin = type(parts.unet).from_config(config)
+        latents = torch.empty(batch_size, config.in_channels, edge, edge)
+        states = torch.empty(batch_size, 77, config.cross_attention_dim)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            twin(latents, torch.zeros(batch_size, dtype=torch.long), states)
+    own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _available(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
