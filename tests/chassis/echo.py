@@ -22,7 +22,7 @@ OTHER_SERVICE = "chassis.echo.v1.OtherService"
 Act = Callable[[echo_pb2.EchoRequest, Any], Awaitable[None]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Busy(Exception):
     """A domain error with fields."""
 
@@ -97,11 +97,13 @@ class ReaderWriterServicer(EchoServicer):
     async def Join(self, request_iterator: AsyncIterator[Any], context: Any) -> echo_pb2.EchoResponse:
         texts = []
         while (request := await context.read()) is not grpc.aio.EOF:
+            await self.act(request, context)
             texts.append(request.text)
         return echo_pb2.EchoResponse(text="".join(texts))
 
     async def Chat(self, request_iterator: AsyncIterator[Any], context: Any) -> None:
         while (request := await context.read()) is not grpc.aio.EOF:
+            await self.act(request, context)
             await context.write(echo_pb2.EchoResponse(text=request.text))
 
 

@@ -97,6 +97,11 @@ class TestValidation:
         assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
         assert failed.info.metadata["violations"] == "5000"
 
+    async def test_a_call_without_a_request_is_refused(self, serve: Any, failure: Any) -> None:
+        async with serve() as (server, _), client.channel(server.target, server.config.token) as channel:
+            failed = await failure(channel.stream_unary(f"/{SERVICE}/Say")(iter([])))
+        assert (failed.code, failed.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED")
+
     async def test_bytes_that_are_no_message_are_refused(self, serve: Any, failure: Any) -> None:
         async with serve() as (server, _), client.channel(server.target, server.config.token) as channel:
             failed = await failure(channel.unary_unary(f"/{SERVICE}/Say")(b"\xff\xff\xff"))
@@ -201,6 +206,17 @@ class TestErrors:
         async with serve(echo.EchoServicer(act)) as (_, stub):
             failed = await failure(stub.Say(request_of(text="a")))
         assert failed.code is grpc.StatusCode.INTERNAL
+
+    async def test_a_servicer_that_returns_no_message_is_an_internal_error(
+        self, serve: Any, failure: Any, echo: ModuleType, request_of: Any
+    ) -> None:
+        class Forgetful(echo.EchoServicer):  # type: ignore[misc,name-defined]
+            async def Say(self, request: Any, context: Any) -> Any:
+                return None
+
+        async with serve(Forgetful()) as (_, stub):
+            failed = await failure(stub.Say(request_of(text="a")))
+        assert (failed.code, failed.info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
     async def test_an_unknown_method_is_refused_without_new_metrics(self, serve: Any, failure: Any) -> None:
         async with serve() as (server, _), client.channel(server.target, server.config.token) as channel:
@@ -342,6 +358,40 @@ class TestCancellation:
             with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
                 await pending
 
+    @pytest.mark.parametrize("style", ["EchoServicer", "ReaderWriterServicer"])
+    async def test_a_client_that_goes_away_never_looks_like_the_end_of_its_stream(
+        self, serve: Any, echo: ModuleType, request_of: Any, style: str
+    ) -> None:
+        ends = []
+        received, left = asyncio.Event(), asyncio.Event()
+
+        async def act(request: Any, context: Any) -> None:
+            received.set()
+
+        class Uploads(getattr(echo, style)):  # type: ignore[misc]
+            async def Join(self, request_iterator: Any, context: Any) -> Any:
+                try:
+                    response = await super().Join(request_iterator, context)
+                    ends.append(response.text)
+                    return response
+                finally:
+                    left.set()
+
+        async with serve(Uploads(act), max_message_bytes=2048) as (server, _):
+            for round_number in range(30):  # the end and the cancellation race inside grpc
+                received.clear()
+                left.clear()
+                async with client.channel(server.target, server.config.token) as channel:
+                    call = echo.echo_pb2_grpc.EchoServiceStub(channel).Join()
+                    await call.write(request_of(text="half"))
+                    await received.wait()
+                    if round_number % 2:
+                        call.cancel()
+                    else:
+                        await call.write(request_of(text="too large", payload=bytes(4096)))
+                    await left.wait()
+        assert ends == []
+
     async def test_a_deadline_cancels_the_handler(
         self, serve: Any, failure: Any, echo: ModuleType, request_of: Any
     ) -> None:
@@ -356,6 +406,16 @@ class TestCancellation:
 
 
 class TestMetrics:
+    async def test_a_call_is_in_flight_while_it_uploads(self, serve: Any, request_of: Any) -> None:
+        async with serve() as (server, stub):
+            call = stub.Chat()
+            await call.write(request_of(text="a"))
+            await call.read()
+            assert count(server.registry, "darkroom_grpc_in_flight", "Chat") == 1
+            await call.done_writing()
+            assert await call.code() is grpc.StatusCode.OK
+            assert count(server.registry, "darkroom_grpc_in_flight", "Chat") == 0
+
     async def test_calls_failures_and_seconds_are_counted_by_method(
         self, serve: Any, failure: Any, request_of: Any
     ) -> None:

@@ -134,7 +134,8 @@ class TestLimits:
 
         async with serve(Verbose(), max_message_bytes=2048) as (_, stub):
             failed = await failure(stub.Say(echo.echo_pb2.EchoRequest(text="a")))
-        assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (failed.code, failed.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE")
+        assert failed.info.metadata["max_bytes"] == "2048"
 
 
 class TestPorts:

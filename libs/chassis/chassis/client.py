@@ -14,6 +14,7 @@ from chassis import logs
 
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 1024**2
 KEEPALIVE_MILLISECONDS: Final = 60_000
+MAX_RECONNECT_MILLISECONDS: Final = 5_000
 
 Metadata = list[tuple[str, str | bytes]]
 
@@ -57,6 +58,8 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        # A restarted server is found again in seconds; gRPC's own pauses between attempts grow to two minutes.
+        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MILLISECONDS),
         ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),  # Notice a server that vanished while a stream is quiet.
     ]
 

@@ -68,6 +68,21 @@ class RequestMalformed(Exception):
     """The bytes of the request are not a message of the method's type."""
 
 
+class ResponseTooLarge(Exception):
+    """The server's answer is over the limit of a message.
+
+    Attributes: num_bytes, max_bytes.
+    """
+
+    def __init__(self, num_bytes: int, max_bytes: int) -> None:
+        self.num_bytes = num_bytes
+        self.max_bytes = max_bytes
+        super().__init__(
+            f"the response has {num_bytes} bytes, at most {max_bytes} may be sent; ask for less, "
+            "or raise DARKROOM_MAX_MESSAGE_BYTES on the server"
+        )
+
+
 class MethodUnknown(Exception):
     """The server has no such method."""
 
@@ -79,6 +94,7 @@ class ShuttingDown(Exception):
 _BUILT_IN: Final[ErrorTable] = {
     InvalidFields: ErrorRule(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     RequestMalformed: ErrorRule(grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED"),
+    ResponseTooLarge: ErrorRule(grpc.StatusCode.RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE"),
     MethodUnknown: ErrorRule(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN"),
     TokenMissing: ErrorRule(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING"),
     TokenWrong: ErrorRule(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_WRONG"),

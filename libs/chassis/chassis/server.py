@@ -1,7 +1,7 @@
 """The gRPC server of a service: port open at once, health, reflection, TLS, metrics port, drain.
 
 A service's `__main__` builds a `Server` from its configuration, its servicers and its error table, and gives it to
-`run`; tests start the same object in-process (`chassis.testing.running`). What surrounds each call is in `calls.py`.
+`run`; tests start the same object in-process (`chassis.testing.running`). What surrounds each call is in `interceptor.py` and `calls.py`.
 """
 
 import asyncio
@@ -20,9 +20,10 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from chassis import endpoint, logs
-from chassis.calls import CallInterceptor
+from chassis.calls import Ledger
 from chassis.config import ConfigError, ServerConfig
 from chassis.errors import ErrorTable
+from chassis.interceptor import CallInterceptor
 from chassis.metrics import CallMetrics, MetricsPort, process_registry
 
 logger = logging.getLogger("chassis.server")
@@ -74,7 +75,7 @@ class Server:
         self._bindings = tuple(bindings)
         self._metrics = CallMetrics(self.registry)
         self._serving = dict.fromkeys((binding.service for binding in bindings), False)
-        self._interceptor = CallInterceptor(errors, config.token if config.auth else "", self._metrics)
+        self._ledger = Ledger(errors, self._metrics)
         self._health = health.aio.HealthServicer()
         self._endpoint = endpoint.EndpointFile(config.endpoint_file)
         self._server: grpc.aio.Server | None = None
@@ -90,7 +91,9 @@ class Server:
         """Open both ports, with every service NOT_SERVING. Raises StartError."""
         await self._publish_health()
         self._endpoint.remove()  # One that a killed predecessor left would send clients to a wrong port.
-        server = grpc.aio.server(interceptors=(self._interceptor,), options=self._options())
+        token = self.config.token if self.config.auth else ""
+        interceptor = CallInterceptor(self._ledger, token, self.config.max_message_bytes)
+        server = grpc.aio.server(interceptors=(interceptor,), options=self._options())
         for binding in self._bindings:
             binding.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -128,8 +131,8 @@ class Server:
         drain_seconds: default from the configuration; 0 cancels calls at once. A second call may cut a drain short.
         """
         seconds = self.config.drain_seconds if drain_seconds is None else drain_seconds
-        self._interceptor.start_draining()
-        logger.info("%s drains", self.name, extra={"num_calls": self._interceptor.num_active})
+        self._ledger.is_draining = True
+        logger.info("%s drains", self.name, extra={"num_calls": self._ledger.num_active})
         for service in self._serving:
             self._serving[service] = False
             self._metrics.serving.labels(service).set(0)
@@ -137,12 +140,12 @@ class Server:
         grace: float | None = FLUSH_SECONDS
         try:
             async with asyncio.timeout(seconds):
-                await self._interceptor.wait_idle()
+                await self._ledger.wait_idle()
         except TimeoutError:
             grace = None
             logger.warning(
                 "calls are cancelled after the drain",
-                extra={"num_calls": self._interceptor.num_active, "seconds": seconds},
+                extra={"num_calls": self._ledger.num_active, "seconds": seconds},
             )
         if self._server is not None:
             await self._server.stop(grace)
@@ -156,7 +159,7 @@ class Server:
         statuses = health_pb2.HealthCheckResponse
         for service, serving in self._serving.items():
             await self._health.set(service, statuses.SERVING if serving else statuses.NOT_SERVING)
-            if not self._interceptor.is_draining:
+            if not self._ledger.is_draining:
                 self._metrics.serving.labels(service).set(int(serving))
         overall = all(self._serving.values())
         await self._health.set(health.OVERALL_HEALTH, statuses.SERVING if overall else statuses.NOT_SERVING)
@@ -235,30 +238,28 @@ async def run(server: Server, load: Step | None = None, close: Step | None = Non
     """Run the server until SIGTERM or SIGINT, and return the exit code of the process.
 
     load runs behind the open port; when it is done, every service is SERVING. If it fails, the server stops and the
-    code is 1. close runs after the last call, also when load failed or was not finished. A second signal cuts the
-    drain short.
+    code is 1. close runs last, whatever happened before. A second signal cuts the drain short.
     """
     logs.configure(server.config.log_level, server.config.log_format)
     stopping = asyncio.Event()
     _on_signals(server, stopping)
     try:
         await server.start()
+        is_loaded = await _load(server, load, stopping)
+        if is_loaded:
+            await stopping.wait()
+        await server.stop()
     except StartError as error:
         logger.error("%s cannot start: %s", server.name, error)
         return 1
-    try:
-        loaded = await _load(server, load, stopping)
-        if loaded:
-            await stopping.wait()
-        await server.stop()
     finally:
         if close is not None:
             await close()
-    return 0 if loaded or stopping.is_set() else 1
+    return 0 if is_loaded or stopping.is_set() else 1
 
 
 async def _load(server: Server, load: Step | None, stopping: asyncio.Event) -> bool:
-    """Run load and report readiness. False if it failed or was interrupted by a signal."""
+    """Run load and report readiness. False if it failed or a signal interrupted it."""
     if load is not None:
         loading = asyncio.ensure_future(load())
         signalled = asyncio.ensure_future(stopping.wait())
@@ -269,7 +270,8 @@ async def _load(server: Server, load: Step | None, stopping: asyncio.Event) -> b
             await asyncio.wait((loading,))
             logger.info("%s was told to stop while it was loading", server.name)
             return False
-        if (error := loading.exception()) is not None:
+        (error,) = await asyncio.gather(loading, return_exceptions=True)
+        if error is not None:
             logger.critical("%s could not load", server.name, exc_info=error)
             return False
     await server.set_serving()
@@ -279,7 +281,7 @@ async def _load(server: Server, load: Step | None, stopping: asyncio.Event) -> b
 
 def _on_signals(server: Server, stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
-    hurries: list[asyncio.Task[None]] = []
+    hurries: list[asyncio.Task[None]] = []  # keeps the tasks from being collected
 
     def on_signal() -> None:
         if stopping.is_set():
