@@ -48,7 +48,9 @@ def lent_paths(folder: Manifest) -> tuple[str, ...]:
     return tuple(
         entry.path
         for entry in folder.files
-        if entry.path.partition("/")[0] in _LENT_COMPONENTS and "/" in entry.path and not entry.path.endswith(_WEIGHT_SUFFIXES)
+        if entry.path.partition("/")[0] in _LENT_COMPONENTS
+        and "/" in entry.path
+        and not entry.path.endswith(_WEIGHT_SUFFIXES)
     )
 
 
@@ -70,7 +72,11 @@ def check_fits(
         ("unet", "unet/config.json", _unet_facts(shapes)),
         ("vae", "vae/config.json", _vae_facts(shapes)),
         ("text_encoder", "text_encoder/config.json", _text_facts(shapes)),
-        ("scheduler", "scheduler/scheduler_config.json", {"prediction_type": prediction_type} if prediction_type else {}),
+        (
+            "scheduler",
+            "scheduler/scheduler_config.json",
+            {"prediction_type": prediction_type} if prediction_type else {},
+        ),
     ):
         config = read_json(checkpoints, folder, path)
         for key, value in facts.items():

@@ -73,9 +73,7 @@ def as_sd15(source: Source) -> Model:
     dropped = tuple(stored for name, stored in unknown if _is_dropped(name, is_folder))
     unexpected = tuple(stored for name, stored in unknown if not _is_dropped(name, is_folder))
     shapes = {tensor.name: tensor.shape for tensor in tensors}
-    missing = tuple(
-        name for name, rule in known.items() if rule.name not in shapes and _is_needed(rule, shapes)
-    )
+    missing = tuple(name for name, rule in known.items() if rule.name not in shapes and _is_needed(rule, shapes))
     return Model(tensors, missing, unexpected, dropped)
 
 

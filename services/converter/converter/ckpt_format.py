@@ -50,7 +50,9 @@ def read_contents(file: StoredFile) -> Contents:
     value = pickle_data.load(file.name, read_member(file, pickles[0], pickle_data.MAX_PICKLE_BYTES))
     state, around = _unwrap(file, value)
     tensors = tuple(
-        _tensor(file, members, root, name, item) for name, item in state.items() if isinstance(item, Call) and _is_tensor(item)
+        _tensor(file, members, root, name, item)
+        for name, item in state.items()
+        if isinstance(item, Call) and _is_tensor(item)
     )
     return Contents(tensors, {name: str(item) for name, item in {**around, **state}.items() if _is_plain(name, item)})
 
@@ -58,7 +60,9 @@ def read_contents(file: StoredFile) -> Contents:
 def read_member(file: StoredFile, member: Member, max_bytes: int) -> bytes:
     """The data of one small member. Raises CheckpointMalformed if it is larger than `max_bytes`."""
     if member.num_bytes > max_bytes:
-        raise CheckpointMalformed(file.name, f"{member.name[:200]!r} has {member.num_bytes} bytes, the limit is {max_bytes}")
+        raise CheckpointMalformed(
+            file.name, f"{member.name[:200]!r} has {member.num_bytes} bytes, the limit is {max_bytes}"
+        )
     header = file.read(member.offset, zip_directory.LOCAL_HEADER_BYTES)
     start = zip_directory.data_offset(header, member.offset, file.name)
     if start + member.num_bytes > file.size_bytes:
@@ -99,7 +103,8 @@ def _tensor(file: StoredFile, members: Mapping[str, Member], root: str, name: An
         raise CheckpointMalformed(file.name, f"tensor {label!r} has an invalid offset, shape or stride")
     if not _is_contiguous(shape, stride):
         raise CheckpointMalformed(
-            file.name, f"tensor {label!r} of shape {shape} is stored with strides {stride}, not row by row; save it contiguous"
+            file.name,
+            f"tensor {label!r} of shape {shape} is stored with strides {stride}, not row by row; save it contiguous",
         )
     tensor = StoredTensor(name, dtype, shape, file, offset * DTYPE_BYTES[dtype], member.offset)
     if tensor.offset + tensor.num_bytes > member.num_bytes:
@@ -120,7 +125,9 @@ def _storage(
         raise CheckpointMalformed(file.name, f"the storage of tensor {label!r} is not in the file")
     if num_values * DTYPE_BYTES[dtype] != member.num_bytes:
         said = f"{num_values} values of {dtype}"
-        raise CheckpointMalformed(file.name, f"tensor {label!r} says {said}, but its storage has {member.num_bytes} bytes")
+        raise CheckpointMalformed(
+            file.name, f"tensor {label!r} says {said}, but its storage has {member.num_bytes} bytes"
+        )
     return member, dtype
 
 

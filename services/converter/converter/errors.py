@@ -32,7 +32,8 @@ class UnsafePickle(CheckpointMalformed):
 
     def __init__(self, file: str, refused: str) -> None:
         super().__init__(
-            file, f"the pickle asks for {refused!r}, which is not part of a checkpoint; nothing was executed, do not load this file"
+            file,
+            f"the pickle asks for {refused!r}, which is not part of a checkpoint; nothing was executed, do not load this file",
         )
         self.refused = refused
 

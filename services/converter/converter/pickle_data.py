@@ -180,7 +180,9 @@ def _tuple(count: int) -> Callable[[_Machine, Any], None]:
 
 def _stack_global(machine: _Machine, _: Any) -> None:
     name, module = machine.pop(), machine.pop()
-    machine.import_name(f"{module} {name}" if isinstance(name, str) and isinstance(module, str) else "a nameless global")
+    machine.import_name(
+        f"{module} {name}" if isinstance(name, str) and isinstance(module, str) else "a nameless global"
+    )
 
 
 def _put(machine: _Machine, index: int) -> None:
@@ -205,10 +207,27 @@ def _append(machine: _Machine, _: Any) -> None:
     machine.top(list).append(value)
 
 
-_LITERALS = (
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8"
-).split()
+_LITERALS = [
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "FLOAT",
+    "BINFLOAT",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+]
 _HANDLERS: Final[Mapping[str, Callable[[_Machine, Any], None]]] = {
     **dict.fromkeys(_LITERALS, _push),
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),

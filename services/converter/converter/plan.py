@@ -91,11 +91,14 @@ def make(checkpoints: Checkpoints, manifest: Manifest, target: str, precision: s
     source = open_checkpoint(checkpoints, manifest)
     found = inspection.inspect(source, manifest)
     model = _complete_model(manifest, found, target)
-    tensors = sorted(model, key=lambda tensor: _place(tensor, [file.key for file in source.files]))
+    files = {file.key: index for index, file in enumerate(source.files)}
+    tensors = sorted(model, key=lambda tensor: _place(tensor, files))
     outputs = [_cast(tensor, precision) for tensor in tensors]
     if source.format == target and all(new == old.stored.dtype for old, new in zip(tensors, outputs, strict=True)):
         have = f"it is {FORMAT_NAMES[target]} in {found.precision or 'this precision'} already"
-        raise NotConvertible(_describe(manifest), _target_text(target, precision), f"{have}; ask for another format or precision")
+        raise NotConvertible(
+            _describe(manifest), _target_text(target, precision), f"{have}; ask for another format or precision"
+        )
     pairs = list(zip(tensors, outputs, strict=True))
     new_precision = main_precision((dtype, _num_values(tensor) * DTYPE_BYTES[dtype]) for tensor, dtype in pairs)
     fields = _fields(manifest, found, target, new_precision)
@@ -124,10 +127,10 @@ def _complete_model(manifest: Manifest, found: inspection.Inspection, target: st
     return found.model.tensors
 
 
-def _place(tensor: CanonicalTensor, files: list[str]) -> tuple[int, int, tuple[int, int]]:
+def _place(tensor: CanonicalTensor, files: Mapping[str, int]) -> tuple[int, int, tuple[int, int]]:
     """Wide dtypes first, which keeps all values aligned; then as the source stores them."""
     stored = tensor.stored
-    return (-DTYPE_BYTES[stored.dtype], files.index(stored.file.key), stored.order)
+    return (-DTYPE_BYTES[stored.dtype], files[stored.file.key], stored.order)
 
 
 def _cast(tensor: CanonicalTensor, precision: str) -> str:
@@ -161,8 +164,7 @@ def _single_file(pairs: list[tuple[CanonicalTensor, str]], target: str, fields: 
     ]
     constants = [_position_ids(pairs)]
     if fields["prediction_type"] == "v_prediction":
-        # The markers by which A1111 and ComfyUI know it.
-        constants += [OutputTensor(name, "F32", (0,)) for name in ("v_pred",)]
+        constants.append(OutputTensor("v_pred", "F32", (0,)))  # the marker by which A1111 and ComfyUI know it
     return OutputFile(f"model.{target}", target, _metadata(fields), (*constants, *outputs))
 
 
@@ -186,7 +188,9 @@ def _metadata(fields: Mapping[str, Any]) -> dict[str, str]:
     if fields["resolution"]:
         metadata["modelspec.resolution"] = f"{fields['resolution']}x{fields['resolution']}"
     if fields["prediction_type"]:
-        metadata["modelspec.prediction_type"] = {"v_prediction": "v"}.get(fields["prediction_type"], fields["prediction_type"])
+        metadata["modelspec.prediction_type"] = {"v_prediction": "v"}.get(
+            fields["prediction_type"], fields["prediction_type"]
+        )
     return metadata
 
 

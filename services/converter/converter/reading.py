@@ -32,7 +32,9 @@ class FileReader:
         if tensor.member_offset is not None:
             start += self._data_offset(tensor.member_offset)
         if start + tensor.num_bytes > self.file.size_bytes:
-            raise CheckpointMalformed(self.file.name, f"tensor {tensor.name[:200]!r} reaches beyond the end of the file")
+            raise CheckpointMalformed(
+                self.file.name, f"tensor {tensor.name[:200]!r} reaches beyond the end of the file"
+            )
         if start >= self._position:
             self._skip(start - self._position)
             yield from self._take(tensor.num_bytes)

@@ -34,7 +34,9 @@ def read_header(file: StoredFile) -> Header:
     length = int.from_bytes(file.read(0, 8), "little")
     if length > min(MAX_HEADER_BYTES, file.size_bytes - 8):
         limit = f"the file has {file.size_bytes} bytes and the limit is {MAX_HEADER_BYTES}"
-        raise CheckpointMalformed(file.name, f"its header claims {length} bytes, but {limit}; is it a safetensors file?")
+        raise CheckpointMalformed(
+            file.name, f"its header claims {length} bytes, but {limit}; is it a safetensors file?"
+        )
     record = _parse(file.name, file.read(8, length))
     metadata = record.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -83,20 +85,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor(file: StoredFile, name: str, entry: Any, base: int) -> StoredTensor:
-    dtype, shape, offsets = (entry.get(k) for k in ("dtype", "shape", "data_offsets")) if isinstance(entry, dict) else (None,) * 3
+    label = name[:200]
+    dtype, shape, offsets = _fields(entry)
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise CheckpointMalformed(file.name, f"tensor {name[:200]!r} has the unknown dtype {str(dtype)[:40]!r}")
+        raise CheckpointMalformed(file.name, f"tensor {label!r} has the unknown dtype {str(dtype)[:40]!r}")
     if not _is_sizes(shape) or len(shape) > _MAX_DIMENSIONS or not _is_sizes(offsets) or len(offsets) != 2:
-        raise CheckpointMalformed(file.name, f"tensor {name[:200]!r} has an invalid shape or invalid offsets")
-    tensor = StoredTensor(name, dtype, tuple(shape), file, base + offsets[0])
+        raise CheckpointMalformed(file.name, f"tensor {label!r} has an invalid shape or invalid offsets")
     begin, end = offsets
+    tensor = StoredTensor(name, dtype, tuple(shape), file, base + begin)
     if end < begin or base + end > file.size_bytes:
         where = f"bytes {begin} to {end}, but the file has {file.size_bytes - base} bytes of values"
-        raise CheckpointMalformed(file.name, f"tensor {name[:200]!r} is said to be at {where}; is the file truncated?")
+        raise CheckpointMalformed(file.name, f"tensor {label!r} is said to be at {where}; is the file truncated?")
     if tensor.num_bytes != end - begin:
-        needed = f"{dtype} {list(shape)} needs {tensor.num_bytes}"
-        raise CheckpointMalformed(file.name, f"tensor {name[:200]!r} has {end - begin} bytes, but {needed}")
+        needed = f"{dtype} {shape} needs {tensor.num_bytes}"
+        raise CheckpointMalformed(file.name, f"tensor {label!r} has {end - begin} bytes, but {needed}")
     return tensor
+
+
+def _fields(entry: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(entry, dict):
+        return None, None, None
+    return entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
 
 
 def _is_sizes(value: Any) -> bool:

@@ -39,7 +39,7 @@ class KeyRule:
 
 def rules(num_text_layers: int) -> tuple[KeyRule, ...]:
     """Every tensor of UNet, VAE and text encoder, shortcuts included."""
-    return tuple((*_unet(), *_vae(), *_text(num_text_layers)))
+    return (*_unet(), *_vae(), *_text(num_text_layers))
 
 
 def _both(name: str, ldm_name: str, is_shortcut: bool = False) -> Iterator[KeyRule]:
@@ -141,11 +141,16 @@ def _vae() -> Iterator[KeyRule]:
     for level in range(_LEVELS):
         upper = _LEVELS - 1 - level  # LDM counts the decoder's levels from the image
         for layer in range(_LAYERS):
-            yield from _vae_resnet(f"encoder.down_blocks.{level}.resnets.{layer}", f"encoder.down.{level}.block.{layer}")
+            yield from _vae_resnet(
+                f"encoder.down_blocks.{level}.resnets.{layer}", f"encoder.down.{level}.block.{layer}"
+            )
         for layer in range(_LAYERS + 1):
             yield from _vae_resnet(f"decoder.up_blocks.{level}.resnets.{layer}", f"decoder.up.{upper}.block.{layer}")
         if level < _LEVELS - 1:
-            down, up = f"encoder.down_blocks.{level}.downsamplers.0.conv", f"decoder.up_blocks.{level}.upsamplers.0.conv"
+            down, up = (
+                f"encoder.down_blocks.{level}.downsamplers.0.conv",
+                f"decoder.up_blocks.{level}.upsamplers.0.conv",
+            )
             yield from _both(f"vae.{down}", f"{LDM_VAE}encoder.down.{level}.downsample.conv")
             yield from _both(f"vae.{up}", f"{LDM_VAE}decoder.up.{upper}.upsample.conv")
 

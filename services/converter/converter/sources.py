@@ -52,7 +52,9 @@ def open_checkpoint(checkpoints: Checkpoints, manifest: Manifest) -> Source:
         return _open_folder(checkpoints, manifest, meter)
     weights = [entry.path for entry in manifest.files if entry.path.endswith((".safetensors", ".ckpt"))]
     if len(weights) != 1:
-        raise CheckpointMalformed(manifest.id, f"{len(weights)} weight files, expected 1 for format {manifest.format!r}")
+        raise CheckpointMalformed(
+            manifest.id, f"{len(weights)} weight files, expected 1 for format {manifest.format!r}"
+        )
     return _open_single(open_file(checkpoints, manifest, weights[0], meter), meter)
 
 

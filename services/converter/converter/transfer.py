@@ -47,7 +47,9 @@ class Digest:
     sha256: str
 
 
-def convert(checkpoints: Checkpoints, plan: Plan, checkpoint_id: str, recipe: Mapping[str, Any], progress: Progress) -> Manifest:
+def convert(
+    checkpoints: Checkpoints, plan: Plan, checkpoint_id: str, recipe: Mapping[str, Any], progress: Progress
+) -> Manifest:
     """Write, prove and publish the checkpoint.
 
     Raises AlreadyExists if the id is published, DigestMismatch for a damaged source or result, PrecisionOverflow,

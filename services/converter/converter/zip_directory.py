@@ -37,7 +37,9 @@ def read_directory(file: StoredFile) -> dict[str, Member]:
     try:
         offset, num_bytes, count = _locate(file)
         if num_bytes > _MAX_DIRECTORY_BYTES or offset + num_bytes > file.size_bytes:
-            raise CheckpointMalformed(file.name, f"its zip directory claims {num_bytes} bytes at {offset}; is it truncated?")
+            raise CheckpointMalformed(
+                file.name, f"its zip directory claims {num_bytes} bytes at {offset}; is it truncated?"
+            )
         members = list(_members(file, file.read(offset, num_bytes), count))
     except (struct.error, UnicodeDecodeError) as error:
         raise CheckpointMalformed(file.name, f"its zip directory cannot be read: {error}") from error
@@ -102,7 +104,9 @@ def _members(file: StoredFile, directory: bytes, count: int) -> Iterator[Member]
             raise CheckpointMalformed(file.name, "its zip directory is damaged")
         num_bytes, packed_bytes, offset = _widen(extra, num_bytes, packed_bytes, offset)
         if method != 0 or flags & _ENCRYPTED or packed_bytes != num_bytes:
-            raise CheckpointMalformed(file.name, f"member {name[:200]!r} is compressed or encrypted; torch stores plainly")
+            raise CheckpointMalformed(
+                file.name, f"member {name[:200]!r} is compressed or encrypted; torch stores plainly"
+            )
         yield Member(name, offset, num_bytes)
         position = start + name_bytes + extra_bytes + comment_bytes
 
@@ -133,4 +137,6 @@ def _check_places(file: StoredFile, members: list[Member], directory_offset: int
             raise CheckpointMalformed(file.name, f"zip member {member.name[:200]!r} overlaps the one before")
         position = member.offset + LOCAL_HEADER_BYTES + len(member.name.encode()) + member.num_bytes
         if position > directory_offset:
-            raise CheckpointMalformed(file.name, f"zip member {member.name[:200]!r} reaches beyond the data of the file")
+            raise CheckpointMalformed(
+                file.name, f"zip member {member.name[:200]!r} reaches beyond the data of the file"
+            )
