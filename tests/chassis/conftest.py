@@ -17,6 +17,7 @@ from chassis.testing import running
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from grpc_tools import protoc
+from prometheus_client import CollectorRegistry
 
 HERE = Path(__file__).parent
 TOKEN = "a-token-of-the-tests"
@@ -57,6 +58,22 @@ def serve(echo: ModuleType) -> Callable[..., AbstractAsyncContextManager[Any]]:
             yield server, echo.echo_pb2_grpc.EchoServiceStub(channel)
 
     return open_server
+
+
+@pytest.fixture(scope="session")
+def request_of(echo: ModuleType) -> Any:
+    """`request_of(text=...)`: a request of the echo service."""
+    return echo.echo_pb2.EchoRequest
+
+
+@pytest.fixture
+def count() -> Callable[..., float | None]:
+    """`count(registry, metric, method, ...)`: a metric of an echo method; None before it exists."""
+
+    def sample(registry: CollectorRegistry, name: str, method: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"service": "chassis.echo.v1.EchoService", "method": method} | labels)
+
+    return sample
 
 
 class Failure:

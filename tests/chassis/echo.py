@@ -107,6 +107,19 @@ class ReaderWriterServicer(EchoServicer):
             await context.write(echo_pb2.EchoResponse(text=request.text))
 
 
+def start(stub: Any, method: str, *requests: Any, **arguments: Any) -> Any:
+    """Call the method with one request or with a stream of them, as its kind wants."""
+    is_stream = method in ("Join", "Chat")
+    return getattr(stub, method)(iter(requests) if is_stream else requests[0], **arguments)
+
+
+async def texts(call: Any) -> list[str]:
+    """The texts of all responses."""
+    if hasattr(call, "__aiter__"):
+        return [response.text async for response in call]
+    return [(await call).text]
+
+
 def make_server(servicer: EchoServicer, config: ServerConfig) -> Server:
     """A server of the echo service."""
     bindings = [
