@@ -1,6 +1,6 @@
 """Trains blip2-tiny and blip2-itm-tiny, stage by stage; every stage resumes from its last saved state.
 
-    python train_blip2.py pool|vision|language|match|save [--work FOLDER] [--steps N] [--device cpu|cuda]
+    python train_blip2.py pool|vision|language|join|match|save [--work FOLDER] [--steps N] [--device cpu|cuda]
 
 Run the stages in this order; `save` writes whatever is trained so far. One CPU core takes about an hour for all of it.
 """
@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
@@ -19,24 +19,27 @@ POOL_SEED = 21
 
 
 def _pool(arguments: argparse.Namespace) -> None:
-    from training.blip2_pictures import make_pool
+    from training.blip2_pictures import make_pool, save_pool
 
-    pictures, labels = make_pool(POOL_PICTURES, POOL_SEED)
-    np.save(arguments.work / "pool-pictures.npy", pictures)
-    np.save(arguments.work / "pool-labels.npy", labels)
+    save_pool(make_pool(POOL_PICTURES, POOL_SEED), arguments.work)
 
 
 def _vision(arguments: argparse.Namespace) -> None:
-    from training import blip2_models, blip2_tokenizers, blip2_vision
+    from training import blip2_vision
 
-    model = blip2_models.build_captioner(blip2_tokenizers.build_opt(arguments.work / "opt-tokenizer"))
-    blip2_vision.train(model, arguments.work, _settings(blip2_vision.VisionSettings(), arguments))
+    blip2_vision.train(arguments.work, _settings(blip2_vision.VisionSettings(), arguments))
 
 
 def _language(arguments: argparse.Namespace) -> None:
     from training import blip2_language
 
     blip2_language.train(arguments.work, _settings(blip2_language.LanguageSettings(), arguments))
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    from training import blip2_join
+
+    blip2_join.train(arguments.work, _settings(blip2_join.JoinSettings(), arguments))
 
 
 def _match(arguments: argparse.Namespace) -> None:
@@ -51,7 +54,7 @@ def _save(arguments: argparse.Namespace) -> None:
     blip2_publish.save_all(arguments.work, HERE)
 
 
-def _settings(settings, arguments: argparse.Namespace):  # noqa: ANN001, ANN202
+def _settings(settings: Any, arguments: argparse.Namespace) -> Any:
     return replace(settings, steps=arguments.steps or settings.steps, device=arguments.device)
 
 
@@ -59,6 +62,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "pool": _pool,
     "vision": _vision,
     "language": _language,
+    "join": _join,
     "match": _match,
     "save": _save,
 }

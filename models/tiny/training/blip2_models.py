@@ -96,10 +96,26 @@ def build_matcher(tokens: PreTrainedTokenizerBase) -> Blip2ForImageTextRetrieval
 
 
 def _awake(model: torch.nn.Module) -> torch.nn.Module:
-    """Query tokens start at zero, all alike; drawn at random they can learn different things."""
+    """Query tokens start at zero, all alike; drawn at random they can learn different things.
+
+    Places start as waves of the size of the patches' own vectors: with the usual 0.02 attention finds shape and place
+    only after a long plateau.
+    """
+    embeddings = model.vision_model.embeddings
     with torch.no_grad():
         model.query_tokens.normal_(std=0.5)
+        embeddings.position_embedding[0, 1:] = 0.3 * _waves(SIDE_PX // embeddings.patch_size)
     return model
+
+
+def _waves(side: int) -> torch.Tensor:
+    """Sines and cosines of the row and the column: (side * side, WIDTH)."""
+    count = WIDTH // 4
+    frequencies = torch.pi / side * (1 + torch.arange(count) * (side - 1) / count)
+    angles = torch.arange(side)[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)
 
 
 def pixels(pictures: np.ndarray) -> torch.Tensor:

@@ -6,7 +6,9 @@ tilted, cropped, compressed and lit differently, since people send photos of any
 
 import io
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from drawing.backgrounds import background
@@ -16,6 +18,7 @@ from drawing.shapes import OUTLINES
 from drawing.toys import PAINTERS, draw_toy, random_toy
 from PIL import Image, ImageEnhance
 
+PATCH_PX = 8
 UNKNOWN = "toy"  # the word for an object of no known kind
 KINDS = (*SHAPES, *PAINTERS, UNKNOWN)
 NO_ACCENT = "none"
@@ -72,21 +75,38 @@ def _opponent(colour: Rgb) -> np.ndarray:
     return np.array([0.5 * (r + g + b) / 3, r - g, (r + g) / 2 - b], np.float32)
 
 
-def random_picture(rng: random.Random) -> tuple[np.ndarray, Fact]:
-    """A picture for training as uint8 (64, 64, 3), and its fact; never a held-out combination."""
+Taken = tuple[Image.Image, Image.Image]  # a photo, and the same photo without the object
+
+
+def random_picture(rng: random.Random) -> tuple[np.ndarray, Fact, np.ndarray]:
+    """A picture for training as uint8 (64, 64, 3), its fact, and where the object is: the share of each patch that it
+    covers, uint8 (64,) of 255. Never a held-out combination.
+    """
     kind = rng.random()
     plain = rng.random() < PLAIN_SHARE
     if kind < SHAPE_SHARE:
         scene = random_scene(rng)
         fact = fact_of(scene)
-        image = draw(scene) if plain else _photo(rng, fact, lambda c, f: _paint_shape(rng, c, f, fact))
+        if plain:
+            taken = draw(scene), background(scene.background)
+        else:
+            taken = _photo(rng, fact, lambda c, f: _paint_shape(rng, c, f, fact))
     elif kind < SHAPE_SHARE + TOY_SHARE:
         toy = random_toy(rng)
         fact = Fact(toy.kind, toy.colour, toy.accent, toy.size, toy.place, toy.background)
-        image = draw_toy(toy) if plain else _photo(rng, fact, lambda c, f: _paint_toy(rng, c, f, fact))
+        if plain:
+            taken = draw_toy(toy), background(toy.background)
+        else:
+            taken = _photo(rng, fact, lambda c, f: _paint_toy(rng, c, f, fact))
     else:
-        image, fact = _unknown(rng)
-    return np.asarray(_worn(rng, image)), fact
+        taken, fact = _unknown(rng)
+    return np.asarray(_worn(rng, taken[0])), fact, _covered(*taken)
+
+
+def _covered(image: Image.Image, empty: Image.Image) -> np.ndarray:
+    differs = np.abs(np.asarray(image, np.int16) - np.asarray(empty, np.int16)).max(axis=2) > 8
+    shares = differs.reshape(SIDE_PX // PATCH_PX, PATCH_PX, SIDE_PX // PATCH_PX, PATCH_PX).mean(axis=(1, 3))
+    return (shares * 255).astype(np.uint8).flatten()
 
 
 def _shaken(rng: random.Random, colour: Rgb, by: int = 12) -> Rgb:
@@ -102,10 +122,11 @@ def _paint_toy(rng: random.Random, canvas: Canvas, frame: Frame, fact: Fact) -> 
     PAINTERS[fact.kind](canvas, frame, _shaken(rng, COLOURS[fact.colour]), _shaken(rng, COLOURS[fact.accent]))
 
 
-def _photo(rng: random.Random, fact: Fact, paint) -> Image.Image:  # noqa: ANN001
+def _photo(rng: random.Random, fact: Fact, paint: Callable[[Canvas, Frame], None]) -> Taken:
     """The object on a canvas of other size and proportions, reduced to 64 px without keeping the proportions."""
     width, height = rng.choice(CANVASES_PX)
-    canvas = Canvas(background(fact.background, width, height), oversampling=4 if width == SIDE_PX else 2)
+    empty = background(fact.background, width, height)
+    canvas = Canvas(empty, oversampling=4 if width == SIDE_PX else 2)
     there = frame_of(fact.size, fact.place, rng.randrange(90))
     x = (there.x_px + rng.uniform(-2, 2)) / SIDE_PX
     y = (there.y_px + rng.uniform(-2, 2)) / SIDE_PX
@@ -115,15 +136,11 @@ def _photo(rng: random.Random, fact: Fact, paint) -> Image.Image:  # noqa: ANN00
     if rng.random() < 0.4:  # a cut-out of the photo: the background at another scale and phase
         cut = rng.uniform(0.0, 0.1)
         left, top = rng.uniform(0, cut), rng.uniform(0, cut)
-        picture = picture.crop(
-            (
-                int(left * width),
-                int(top * height),
-                int((1 - cut + left) * width),
-                int((1 - cut + top) * height),
-            )
-        )
-    return picture.resize((SIDE_PX, SIDE_PX), rng.choice((Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)))
+        right, bottom = int((1 - cut + left) * width), int((1 - cut + top) * height)
+        area = int(left * width), int(top * height), right, bottom
+        picture, empty = picture.crop(area), empty.crop(area)
+    how = rng.choice((Image.Resampling.BICUBIC, Image.Resampling.LANCZOS))
+    return picture.resize((SIDE_PX, SIDE_PX), how), empty.resize((SIDE_PX, SIDE_PX), how)
 
 
 def _any_colour(rng: random.Random) -> Rgb:
@@ -135,7 +152,7 @@ def _any_colour(rng: random.Random) -> Rgb:
     return (r, g, bl)
 
 
-def _unknown(rng: random.Random) -> tuple[Image.Image, Fact]:
+def _unknown(rng: random.Random) -> tuple[Taken, Fact]:
     """A toy put together from random parts: body, belly or stripes, limbs, eyes."""
     colour, accent = _any_colour(rng), _any_colour(rng)
     while nearest_colour(colour) == nearest_colour(accent):
@@ -192,11 +209,32 @@ def _worn(rng: random.Random, image: Image.Image) -> Image.Image:
     return image
 
 
-def make_pool(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (count, 64, 64, 3) uint8 and their labels (count, attributes) int64, always the same for a seed."""
-    pictures = np.empty((count, SIDE_PX, SIDE_PX, 3), np.uint8)
-    numbers = np.empty((count, len(ATTRIBUTES)), np.int64)
+@dataclass(frozen=True)
+class Pool:
+    """Pictures (n, 64, 64, 3) uint8, their labels (n, attributes) int64, and the objects' cover (n, patches) uint8."""
+
+    pictures: np.ndarray
+    labels: np.ndarray
+    covers: np.ndarray
+
+
+def make_pool(count: int, seed: int) -> Pool:
+    """Always the same for a seed."""
+    pool = Pool(
+        np.empty((count, SIDE_PX, SIDE_PX, 3), np.uint8),
+        np.empty((count, len(ATTRIBUTES)), np.int64),
+        np.empty((count, (SIDE_PX // PATCH_PX) ** 2), np.uint8),
+    )
     for i in range(count):
-        pictures[i], fact = random_picture(random.Random(f"{seed}/{i}"))
-        numbers[i] = labels(fact)
-    return pictures, numbers
+        pool.pictures[i], fact, pool.covers[i] = random_picture(random.Random(f"{seed}/{i}"))
+        pool.labels[i] = labels(fact)
+    return pool
+
+
+def save_pool(pool: Pool, folder: Path) -> None:
+    for name in ("pictures", "labels", "covers"):
+        np.save(folder / f"pool-{name}.npy", getattr(pool, name))
+
+
+def load_pool(folder: Path) -> Pool:
+    return Pool(*(np.load(folder / f"pool-{name}.npy", mmap_mode="r") for name in ("pictures", "labels", "covers")))

@@ -55,10 +55,10 @@ def save_model(model: PreTrainedModel, tokenizer_folder: Path, folder: Path) -> 
 def save_all(work: Path, folder: Path) -> None:
     """Both models into `folder`; a part that is not trained yet keeps its random weights."""
     captioner = build_captioner(build_opt(work / "opt-tokenizer"))
-    _fill(captioner, work / "blip2-language-average.pt")
+    _fill(captioner, work / "blip2-captioner.pt")
     save_model(captioner, work / "opt-tokenizer", folder / "blip2-tiny")
     matcher = build_matcher(build_bert(work / "bert-tokenizer"))
-    _fill(matcher, work / "blip2-match-average.pt")
+    _fill(matcher, work / "blip2-matcher.pt")
     save_model(matcher, work / "bert-tokenizer", folder / "blip2-itm-tiny")
 
 

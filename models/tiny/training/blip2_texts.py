@@ -13,9 +13,33 @@ CAPTION_PROMPT_WEIGHTS = (40, 40, 8, 6, 6)
 QUESTION_TEMPLATE = "Question: {} Answer:"
 SHORT_TEMPLATE = "Question: {} Short answer:"
 ABSENT = (
-    "dog person man woman bird horse banana apple table chair phone bottle book ball bicycle train plane monster "
-    "creature dragon face tower bridge cup clock"
-).split()
+    "dog",
+    "person",
+    "man",
+    "woman",
+    "bird",
+    "horse",
+    "banana",
+    "apple",
+    "table",
+    "chair",
+    "phone",
+    "bottle",
+    "book",
+    "ball",
+    "bicycle",
+    "train",
+    "plane",
+    "monster",
+    "creature",
+    "dragon",
+    "face",
+    "tower",
+    "bridge",
+    "cup",
+    "clock",
+)
+
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "colour": (
         "what colour is the object?",
@@ -105,7 +129,12 @@ def _yes_no(fact: Fact, rng: random.Random) -> tuple[str, str]:
             return "is there a toy?", "yes"
     elif form == "colour":
         pair = with_article(f"{told.colour} {told.kind}")
-        forms = (f"is there {pair}?", f"is there {pair}?", f"is it {told.colour}?", f"is the {told.kind} {told.colour}?")
+        forms = (
+            f"is there {pair}?",
+            f"is there {pair}?",
+            f"is it {told.colour}?",
+            f"is the {told.kind} {told.colour}?",
+        )
         asked = rng.choice(forms)
     else:
         where = BACKGROUND_PHRASES[told.background][0]
@@ -127,7 +156,13 @@ def sentences(rng: random.Random, fact: Fact, count: int) -> list[tuple[str, str
 
 def words() -> list[str]:
     """Every word that occurs, sorted."""
-    texts = [*CAPTION_PROMPTS, QUESTION_TEMPLATE, SHORT_TEMPLATE, "a an and is there this the it yes no , ? . :", *ABSENT]
+    texts = [
+        *CAPTION_PROMPTS,
+        QUESTION_TEMPLATE,
+        SHORT_TEMPLATE,
+        "a an and is there this the it yes no , ? . :",
+        *ABSENT,
+    ]
     texts += [q for group in QUESTIONS.values() for q in group]
     texts += [p for phrases in BACKGROUND_PHRASES.values() for p in phrases]
     texts += [*PLACE_PHRASES.values(), *SHAPES, *PAINTERS, *COLOURS, *SIZES, *BACKGROUNDS, UNKNOWN]
