@@ -90,17 +90,16 @@ def run_conversion(
     clients: Clients, checkpoint: str, to: Format, precision: Precision = Precision.KEEP, name: str = ""
 ) -> pb.Conversion:
     """Start a conversion and follow it with a bar until it ends."""
-    conversion = clients.converter.CreateConversion(
+    done = clients.converter.CreateConversion(
         pb.CreateConversionRequest(
             source=_resource(checkpoint), format=_FORMATS[to], precision=_PRECISIONS[precision], checkpoint_id=name
         )
     )
     with progress_bar() as bar:
         task = bar.add_task(f"converting to {to}", total=None, note="tensors")
-        for conversion in clients.converter.WatchConversion(pb.WatchConversionRequest(name=conversion.name)):
-            total = conversion.num_tensors or None
-            bar.update(task, completed=conversion.num_tensors_done, total=total)
-    return conversion
+        for done in clients.converter.WatchConversion(pb.WatchConversionRequest(name=done.name)):  # noqa: B020
+            bar.update(task, completed=done.num_tensors_done, total=done.num_tensors or None)
+    return done
 
 
 def _resource(checkpoint: str) -> str:

@@ -17,6 +17,8 @@ from darkroom_cli.launcher.child import Child, ChildFailed, tail
 
 _POLL_SECONDS = 0.2
 START_SECONDS = 180.0
+# The configuration is wrong, or the service could not load its model.
+_HOPELESS_CODES = (1, 64)
 
 
 class AlreadyRunning(Exception):
@@ -115,7 +117,7 @@ class System:
                     waiting.remove(child)
                     total = len(self.children) + 1
                     report(child.name, total - len(waiting), total)
-                elif (code := child.revive()) is not None and code in (1, 2):
+                elif (code := child.revive()) is not None and code in _HOPELESS_CODES:
                     # Its configuration or its model is wrong: a second start would say the same.
                     raise ChildFailed(child.name, code, child.log_file)
             if time.monotonic() > deadline:
