@@ -10,7 +10,7 @@ from artifacts.errors import AlreadyExists, ArtifactError, Conflict, StoreReject
 from artifacts.store import ObjectStore
 from artifacts.testing import Proxy
 
-ROUNDS, WRITERS = 30, 12
+ROUNDS, WRITERS = 10, 12
 
 
 def test_create_sends_its_condition(proxy: Proxy, proxied: ObjectStore) -> None:

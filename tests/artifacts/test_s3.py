@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -110,8 +111,6 @@ def test_tls_is_not_downgraded(store: ObjectStore) -> None:
 
 
 def test_the_pool_is_large_enough_for_threads(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: store.put(f"{n}", b"x"), range(64)))
     assert caplog.records == []

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from artifacts import names
-from artifacts.errors import AlreadyExists, ArtifactError
-from artifacts.manifest import FileEntry, Manifest
+from artifacts.errors import AccessDenied, AlreadyExists, ArtifactError, StoreRejected
+from artifacts.manifest import FileEntry, Manifest, decode
 from artifacts.store import CHUNK_BYTES, ObjectStore, ObjectWriter
 
 _log = logging.getLogger(__name__)
@@ -30,8 +30,10 @@ class CheckpointWriter:
         self._writer = secrets.token_hex(4)
         self._entries: dict[str, FileEntry] = {}
         self._closed = False
-        # Built now, so that a missing or unknown field fails before hours of work, not after.
+        self._keep_files = False
+        # Built and encoded now, so that a wrong field fails before hours of work, not after.
         self._draft = Manifest(id=checkpoint_id, files=(), writer=self._writer, **fields)
+        decode(self._manifest_key, checkpoint_id, self._draft.encode())
         if store.exists(self._manifest_key):
             raise AlreadyExists("checkpoint", checkpoint_id)
 
@@ -47,6 +49,11 @@ class CheckpointWriter:
     def files(self) -> tuple[FileEntry, ...]:
         """What was written completely so far, in order of path."""
         return tuple(self._entries[path] for path in sorted(self._entries))
+
+    @property
+    def draft(self) -> Manifest:
+        """The manifest as it stands, for `Checkpoints` to read back what was written before anybody else can."""
+        return replace(self._draft, files=self.files)
 
     def add_bytes(self, path: str, data: bytes) -> FileEntry:
         """Write one small file."""
@@ -73,16 +80,27 @@ class CheckpointWriter:
         """Make the checkpoint visible, all at once. `metrics` are added to those given to `begin`.
 
         Raises AlreadyExists if another writer of this id was first; its checkpoint stays as it is and our files go.
+        After StoreUnavailable nobody knows whether it was published: the files stay, and `publish` may be repeated.
+        ValueError for metrics that JSON cannot hold (NaN).
         """
         self._check_open()
         if not self._entries:
             raise ValueError(f"checkpoint {self._draft.id!r} has no files")
         manifest = replace(self._draft, files=self.files, metrics={**self._draft.metrics, **(metrics or {})})
+        data = manifest.encode()
+        self._keep_files = True  # until it is certain that no manifest names them
         try:
-            self._store.put_if_absent(self._manifest_key, manifest.encode(), "application/json")
+            self._store.put_if_absent(self._manifest_key, data, "application/json")
         except AlreadyExists:
-            self.abort()
-            raise AlreadyExists("checkpoint", manifest.id, "another writer published it first") from None
+            published = decode(self._manifest_key, manifest.id, self._store.get(self._manifest_key))
+            if published.writer != self._writer:
+                self._keep_files = False
+                self.abort()
+                raise AlreadyExists("checkpoint", manifest.id, "another writer published it first") from None
+            manifest = published  # by an earlier call of ours, whose answer was lost
+        except (AccessDenied, StoreRejected):
+            self._keep_files = False
+            raise
         self._closed = True
         self._sweep_others()
         return manifest
@@ -92,6 +110,9 @@ class CheckpointWriter:
         if self._closed:
             return
         self._closed = True
+        if self._keep_files:
+            _log.warning("checkpoint %r may have been published; its files stay in the store", self._draft.id)
+            return
         try:
             self._store.delete_prefix(self._files_prefix)
         except ArtifactError as error:

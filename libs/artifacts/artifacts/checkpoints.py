@@ -16,7 +16,7 @@ from pathlib import Path
 
 from artifacts import names
 from artifacts.checkpoint_writer import CheckpointWriter
-from artifacts.errors import DigestMismatch, ManifestInvalid, NotFound
+from artifacts.errors import DigestMismatch, InvalidName, ManifestInvalid, NotFound
 from artifacts.manifest import FileEntry, Manifest, decode
 from artifacts.store import ObjectStore
 
@@ -35,7 +35,8 @@ class Checkpoints:
         """Start a checkpoint; `fields` are those of Manifest except id, files and writer.
 
         Use the writer in a `with` block: leaving it unpublished removes what was uploaded. Raises AlreadyExists if
-        the id is already published, InvalidName, and TypeError for fields that Manifest does not know or lacks.
+        the id is already published, InvalidName, and TypeError, ValueError or ManifestInvalid for fields that Manifest
+        lacks, does not know or cannot store.
         """
         return CheckpointWriter(self.store, folder(checkpoint_id), checkpoint_id, dict(fields))
 
@@ -60,7 +61,7 @@ class Checkpoints:
                 continue
             try:
                 yield self.get(name)
-            except NotFound:  # not published, or deleted since
+            except (NotFound, InvalidName):  # not published, deleted since, or not ours
                 continue
             except ManifestInvalid as error:
                 if invalid is None:

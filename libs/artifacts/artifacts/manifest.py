@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,7 +65,9 @@ class Manifest:
 
     def encode(self) -> bytes:
         """The bytes of manifest.json, the same for equal manifests."""
-        record = {"schema": records.SCHEMA} | asdict(self) | {"create_time": records.rfc3339(self.create_time)}
+        record = {"schema": records.SCHEMA} | {each.name: getattr(self, each.name) for each in fields(self)}
+        record["files"] = [{"path": e.path, "size_bytes": e.size_bytes, "sha256": e.sha256} for e in self.files]
+        record["create_time"] = records.rfc3339(self.create_time)
         return records.encode(record)
 
 
@@ -82,7 +84,7 @@ def decode(key: str, checkpoint_id: str, data: bytes) -> Manifest:
         resolution=reader.integer("resolution"),
         base_model=reader.text("base_model"),
         files=tuple(_files(reader)),
-        parents=tuple(str(parent) for parent in reader.items("parents")),
+        parents=reader.texts("parents"),
         session=reader.text("session", ""),
         run=reader.text("run", ""),
         recipe=reader.mapping("recipe"),

@@ -14,8 +14,20 @@ SCHEMA = 1
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """UTF-8 JSON, two spaces of indent, keys in the order given, newline at the end."""
-    return (json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+    """UTF-8 JSON, two spaces of indent, newline at the end; fields in the order given, keys inside them sorted.
+
+    Raises ValueError for NaN and infinity, which JSON does not have, and TypeError for other values it cannot hold.
+    """
+    ordered = {name: _sorted(value) for name, value in record.items()}
+    return (json.dumps(ordered, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in value]
+    return value
 
 
 def rfc3339(time: datetime) -> str:
@@ -61,6 +73,22 @@ class RecordReader:
         """An object field, empty if absent."""
         value: dict[str, Any] = self._take(name, dict, {}, False)
         return value
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """An object field whose values are strings, empty if absent."""
+        value = self.mapping(name)
+        if not all(isinstance(text, str) for text in value.values()):
+            self.problem(f"{name}: all values must be strings")
+            return {}
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """An array field of strings, empty if absent."""
+        value = self.items(name)
+        if not all(isinstance(text, str) for text in value):
+            self.problem(f"{name}: all items must be strings")
+            return ()
+        return tuple(value)
 
     def items(self, name: str, required: bool = False) -> list[Any]:
         """An array field, empty if absent."""

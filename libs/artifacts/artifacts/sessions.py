@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from artifacts import names, records
-from artifacts.errors import AlreadyExists, CaptionInvalid, NotFound
+from artifacts.errors import AlreadyExists, CaptionInvalid, InvalidName, NotFound
 from artifacts.store import ObjectStat, ObjectStore
 
 __all__ = ["InstanceImage", "Session", "Sessions"]
@@ -85,12 +85,11 @@ class Sessions:
         except NotFound:
             raise NotFound("session", name, self.store.config.place) from None
         reader = records.RecordReader(key, data)
-        labels = reader.mapping("labels")
         session = Session(
             name=reader.text("name"),
             base_model=reader.text("base_model", ""),
             description=reader.text("description", ""),
-            labels={str(label): str(value) for label, value in labels.items()},
+            labels=reader.pairs("labels"),
             create_time=reader.time("create_time"),
         )
         if session.name and session.name != name:
@@ -103,7 +102,7 @@ class Sessions:
         for name in sorted(self.store.list_folders(ROOT)):
             try:
                 yield self.get(name)
-            except NotFound:  # a folder without a record, or deleted since
+            except (NotFound, InvalidName):  # a folder that is no session, or one deleted since
                 continue
 
     def delete(self, name: str) -> int:
@@ -119,6 +118,7 @@ class Sessions:
         """Add a photo, or replace the one of this file name; its caption stays.
 
         Raises AlreadyExists if another photo has the same stem (a.png, a.jpg): both would share one caption file.
+        Of two such photos uploaded at the same moment both may be refused, but never are both kept.
         """
         names.file_name(filename)
         self._require(session)
@@ -127,6 +127,11 @@ class Sessions:
         metadata = {"sha256": sha256, "width": str(width), "height": str(height)}
         content_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
         self.store.put(_image_key(session, filename), data, content_type, metadata=metadata)
+        try:
+            self._refuse_twin(session, filename)
+        except AlreadyExists:
+            self.store.delete(_image_key(session, filename))
+            raise
         return InstanceImage(filename, len(data), width, height, sha256, self.caption(session, filename))
 
     def images(self, session: str) -> builtins.list[InstanceImage]:
