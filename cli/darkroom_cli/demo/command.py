@@ -15,7 +15,6 @@ from darkroom_cli.connection import Connection, NotRunning
 from darkroom_cli.demo import contact_sheet, line
 from darkroom_cli.demo.line import Line
 from darkroom_cli.demo.subject import Subject
-from darkroom_cli.launcher import services
 from darkroom_cli.launcher.command import StartFailures, start_with_bar
 from darkroom_cli.launcher.system import System
 from darkroom_cli.output import console, print_json, readable_errors
@@ -41,7 +40,7 @@ def demo(
     """
     begin = time.monotonic()
     with readable_errors():
-        subject = Subject(services.models_folder())
+        subject = Subject()
         system, where = _running_or_started()
         seconds = {"start": time.monotonic() - begin}
         try:

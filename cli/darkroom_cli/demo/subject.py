@@ -1,10 +1,8 @@
-"""The demo's subject: its photos, and how well a picture shows it. Both come from the drawings beside the tiny models."""
+"""The demo's subject: its photos, and how well a picture shows it. Both come from the drawings that the tiny models were trained on."""
 
 import importlib
 import io
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -27,15 +25,13 @@ class Photo:
 
 
 class Subject:
-    """The drawings of a models folder. Raises UsageProblem for a folder without them."""
+    """The drawn subject. Raises UsageProblem where the drawings are not installed."""
 
-    def __init__(self, models: Path) -> None:
-        if not (models / "drawing" / "subject.py").exists():
-            raise UsageProblem(
-                f"the demo needs the drawings beside the tiny models; {models} has none. Unset DARKROOM_MODELS"
-            )
-        sys.path.insert(0, str(models))
-        self._drawing: Any = importlib.import_module("drawing.subject")
+    def __init__(self) -> None:
+        try:
+            self._drawing: Any = importlib.import_module("drawing.subject")
+        except ModuleNotFoundError as error:
+            raise UsageProblem(f"the demo needs its drawings: pip install 'darkroom-cli[demo]' ({error})") from error
 
     def photos(self) -> list[Photo]:
         """The five photos as PNG files."""
