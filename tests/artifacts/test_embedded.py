@@ -97,10 +97,15 @@ def test_stop_may_be_repeated(server: EmbeddedStore) -> None:
     EmbeddedStore(server.folder).stop()
 
 
+def _sockets(ports_of_server: ports.Ports) -> list[Path]:
+    numbers = [str(number) for port in astuple(ports_of_server) for number in (port, port + ports.GRPC_OFFSET)]
+    return [file for file in Path("/tmp").glob("seaweedfs-*.sock") if file.stem.rsplit("-", 1)[1] in numbers]
+
+
 def test_no_sockets_are_left_in_tmp(server: EmbeddedStore) -> None:
+    assert _sockets(_ports(server)) != []
     server.stop(kill=True)
-    numbers = [str(number) for port in astuple(_ports(server)) for number in (port, port + ports.GRPC_OFFSET)]
-    assert [file for file in Path("/tmp").glob("seaweedfs-*.sock") if file.stem.rsplit("-", 1)[1] in numbers] == []
+    assert _sockets(_ports(server)) == []
 
 
 def test_credentials_are_always_needed(server: EmbeddedStore) -> None:
@@ -163,6 +168,8 @@ def test_a_port_taken_before_the_first_start_is_avoided(server: EmbeddedStore) -
             assert ObjectStore(other).get("a") == b"x"
         finally:
             moved.stop(kill=True)
+            assert server._state is not None
+            embedded_state.save(server.folder, server._state)
 
 
 def test_a_port_taken_between_stop_and_start_is_an_error(server: EmbeddedStore) -> None:

@@ -66,11 +66,11 @@ class EmbeddedStore:
                 self._wait_until_ready(state)
                 ObjectStore(self._config(state)).ensure_bucket()
             except weed.PortTakenError as taken:
-                self._end(state)
+                self._end()
                 if self._state is not None or attempt == _ATTEMPTS - 1:
                     raise StoreUnavailable(_MARKER_BUCKET, self._config(state).url, str(taken)) from taken
             except BaseException:
-                self._end(state)
+                self._end()
                 raise
             else:
                 self._state = state
@@ -82,20 +82,19 @@ class EmbeddedStore:
 
         `kill` ends it at once, as a crash would; otherwise it gets up to 5 s to close its files (it takes 2 to 3).
         """
-        if self._process is None or self._state is None:
+        if self._process is None:
             return
         if not kill and self.running:
             os.killpg(self._process.pid, signal.SIGTERM)
             # A server that hangs while closing loses nothing by being killed.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=_STOP_SECONDS)
-        self._end(self._state)
+        self._end()
 
-    def _end(self, state: State) -> None:
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             weed.end(process)
-            weed.remove_sockets(state.ports)
 
     def _config(self, state: State) -> StoreConfig:
         return StoreConfig(f"127.0.0.1:{state.ports.s3}", state.access_key, state.secret_key, bucket=self._bucket)
@@ -129,10 +128,10 @@ class EmbeddedStore:
             if not ports.are_free(state.ports):
                 raise weed.PortTakenError("another program uses one of its ports")
             guard = str(Path(__file__).with_name("embedded_guard.py"))
-            command = [sys.executable, "-I", "-S", guard, str(lock), *weed.command(self.folder / "data", state.ports)]
+            start_guard = [sys.executable, "-I", "-S", guard, str(lock), os.pathsep.join(weed.sockets(state.ports))]
             with self.log_file.open("wb") as log:
                 self._process = subprocess.Popen(
-                    command,
+                    [*start_guard, *weed.command(self.folder / "data", state.ports)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,

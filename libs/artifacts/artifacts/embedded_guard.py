@@ -1,7 +1,8 @@
 """Runs one program and makes sure that it ends with the process that asked for it. Started only by `embedded`.
 
-    python embedded_guard.py LOCK_FD program arguments...
+    python embedded_guard.py LOCK_FD LEFTOVERS program arguments...
 
+LEFTOVERS: files that the program makes outside its folder, joined by os.pathsep; they go when it ends.
 stdin is a pipe that the asking process never writes to: its end means that this process is gone, however it died.
 The program inherits LOCK_FD, so the lock on its folder is held exactly as long as it runs.
 """
@@ -31,16 +32,19 @@ def _kill_at_end_of_input(child: "subprocess.Popen[bytes]") -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `arguments[1:]` and return its exit status (128 + signal number if killed)."""
-    lock_fd = int(arguments[0])
+    """Run the program and return its exit status (128 + signal number if killed)."""
+    lock_fd, leftovers, program = int(arguments[0]), arguments[1].split(os.pathsep), arguments[2:]
     # The whole group gets the stop signals; the program acts on them, the guard waits for it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     # preexec_fn is safe here: this process has a single thread, which also outlives the child.
-    child = subprocess.Popen(arguments[1:], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent, pass_fds=(lock_fd,))
+    child = subprocess.Popen(program, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent, pass_fds=(lock_fd,))
     os.close(lock_fd)
     threading.Thread(target=_kill_at_end_of_input, args=(child,), daemon=True).start()
     status = child.wait()
+    for file in leftovers:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file)
     return status if status >= 0 else 128 - status
 
 

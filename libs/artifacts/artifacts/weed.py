@@ -64,6 +64,15 @@ def command(data: Path, ports: Ports) -> list[str]:
     ]
 
 
+def sockets(ports: Ports) -> list[str]:
+    """The sockets that the server makes in /tmp, and leaves there when it is killed."""
+    return [
+        name
+        for server, port in asdict(ports).items()
+        for name in (f"/tmp/seaweedfs-{server}-{port}.sock", f"/tmp/seaweedfs-{server}-grpc-{port + GRPC_OFFSET}.sock")
+    ]
+
+
 def environment(home: Path, access_key: str, secret_key: str) -> dict[str, str]:
     """The whole environment of the server: without the two AWS variables it would accept any credentials."""
     return {
@@ -85,10 +94,3 @@ def end(guard: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(guard.pid, signal.SIGKILL)
         guard.wait()
-
-
-def remove_sockets(ports: Ports) -> None:
-    """Remove the sockets that a killed server leaves in /tmp."""
-    for name, port in asdict(ports).items():
-        for file in (f"seaweedfs-{name}-{port}.sock", f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"):
-            Path("/tmp", file).unlink(missing_ok=True)
