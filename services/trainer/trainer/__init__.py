@@ -1,0 +1,1 @@
+"""Darkroom's trainer: sessions of instance images, and the runs that train on them."""

@@ -1,0 +1,96 @@
+"""Looks after the runs of this machine while the service lives: starts lost ones again and feeds the metrics.
+
+`server.load` starts it. Watchers do not depend on it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from artifacts.errors import ArtifactError, NotFound
+
+from trainer.backends import Backend
+from trainer.event_reader import EventReader
+from trainer.events import ProgressRecord, Shown
+from trainer.manifest import RunSpec
+from trainer.metrics import TrainingMetrics
+from trainer.runs import FINAL, Runs, RunState
+
+log = logging.getLogger(__name__)
+
+
+class Followed:
+    """One run that is not over, and what is known of it."""
+
+    def __init__(self, runs: Runs, spec: RunSpec) -> None:
+        self.spec = spec
+        self.reader = EventReader(runs.store, spec.name)
+        self.shown = Shown()
+        self.state = RunState.PENDING
+
+
+class ActiveRuns:
+    """The runs that are not over, of one backend."""
+
+    def __init__(self, runs: Runs, backend: Backend, metrics: TrainingMetrics, poll_seconds: float) -> None:
+        self._runs = runs
+        self._backend = backend
+        self._metrics = metrics
+        self._poll_seconds = poll_seconds
+        self._followed: dict[str, Followed] = {}
+        self._finished: list[RunState] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, spec: RunSpec) -> None:
+        """Follow a run from now on; fine if it is followed already."""
+        if spec.owner == self._backend.owner:
+            self._followed.setdefault(spec.name, Followed(self._runs, spec))
+
+    async def start(self, unfinished: Callable[[], list[RunSpec]]) -> None:
+        """Find the runs that an earlier life of the service began, then follow all in the background.
+
+        Raises what the store raises: a service that cannot see its runs is not ready.
+        """
+        for spec in await asyncio.to_thread(unfinished):
+            log.info("%s is not over, going on with it", spec.name)
+            self.add(spec)
+        self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Stop following, then let the backend stop."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await asyncio.to_thread(self._backend.close)
+
+    async def _follow(self) -> None:
+        while True:
+            for followed in list(self._followed.values()):
+                try:
+                    await asyncio.to_thread(self._look_at, followed)
+                except (ArtifactError, OSError) as error:
+                    log.warning("cannot look at %s: %s", followed.spec.name, error)
+            for name in [name for name, followed in self._followed.items() if followed.state in FINAL]:
+                self._finished.append(self._followed.pop(name).state)
+            self._metrics.states([*self._finished, *(followed.state for followed in self._followed.values())])
+            await asyncio.sleep(self._poll_seconds)
+
+    def _look_at(self, followed: Followed) -> None:
+        spec = followed.spec
+        try:
+            self._runs.manifest(spec.name)
+        except NotFound:  # deleted with its session
+            followed.state = RunState.CANCELLED
+            return
+        run = self._runs.state(spec)
+        steps = followed.shown.news(followed.reader.read_new())
+        self._metrics.progress(spec.session, [record for record in steps if isinstance(record, ProgressRecord)])
+        if not run.finished and not self._backend.alive(spec):
+            # Between the look at the state and this one it may just have ended.
+            run = self._runs.state(spec)
+            if not run.finished:
+                log.warning("%s is executed by nobody, starting it again", spec.name)
+                self._backend.submit(spec)
+        followed.state = run.state

@@ -1,0 +1,164 @@
+"""The records a run writes while it works, and how those of several attempts make one curve. Pure.
+
+    sessions/<session>/runs/<run>/events/<attempt, 2 digits>-<number, 8 digits>.jsonl      a few JSON lines each
+
+The program of the Job writes them, `event_reader` finds them, `watching` shows them.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+STAGES = ("text_encoder", "unet")
+LEVELS = ("info", "warning", "error")
+_FILE = re.compile(r"(\d{2,})-(\d{8})\.jsonl")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True)
+class ProgressRecord:
+    """One optimizer update. step counts from 1 in its stage; eta_seconds is that of the whole run."""
+
+    stage: str
+    step: int
+    num_steps: int
+    loss: float
+    smoothed_loss: float
+    learning_rate: float
+    images_per_second: float
+    eta_seconds: float
+    time: datetime
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Place in the run: later steps compare greater, whatever their attempt."""
+        return STAGES.index(self.stage), self.step
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """A sample image drawn after a step; object is its key in the bucket."""
+
+    stage: str
+    step: int
+    prompt: str
+    object: str
+    time: datetime
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Place in the run, as of ProgressRecord."""
+        return STAGES.index(self.stage), self.step
+
+
+@dataclass(frozen=True)
+class MessageRecord:
+    """A line a person should read. level is one of LEVELS."""
+
+    text: str
+    level: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class FinishedRecord:
+    """The checkpoint is published."""
+
+    checkpoint: str
+    time: datetime
+
+
+Record = ProgressRecord | SampleRecord | MessageRecord | FinishedRecord
+
+
+def attempt_of(file_name: str) -> int | None:
+    """The attempt that wrote an events file; None if the name is not that of one."""
+    match = _FILE.fullmatch(file_name)
+    return int(match[1]) if match else None
+
+
+def parse(data: bytes, key: str) -> list[Record]:
+    """The records of one object. A line that cannot be read becomes a warning; records of unknown kind are left out."""
+    records: list[Record] = []
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = _record(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            text = f"line {number} of {key} is no record: {type(error).__name__} {error}"
+            records.append(MessageRecord(text, "warning", _EPOCH))
+            continue
+        if record is not None:
+            records.append(record)
+    return records
+
+
+def _record(fields: dict[str, Any]) -> Record | None:
+    time = datetime.fromisoformat(fields["time"])
+    match fields["kind"]:
+        case "progress":
+            stage, step = _place(fields)
+            numbers = ("loss", "smoothed_loss", "learning_rate", "images_per_second", "eta_seconds")
+            values = {name: float(fields[name]) for name in numbers}
+            return ProgressRecord(stage, step, int(fields["num_steps"]), time=time, **values)
+        case "sample":
+            return SampleRecord(*_place(fields), str(fields["prompt"]), str(fields["object"]), time)
+        case "message":
+            level = fields.get("level", "info")
+            return MessageRecord(str(fields["text"]), level if level in LEVELS else "info", time)
+        case "finished":
+            return FinishedRecord(str(fields["checkpoint"]), time)
+        case _:  # written by a newer program
+            return None
+
+
+def _place(fields: dict[str, Any]) -> tuple[str, int]:
+    if fields["stage"] not in STAGES:
+        raise ValueError(f"stage {fields['stage']!r}, expected one of {', '.join(STAGES)}")
+    return fields["stage"], int(fields["step"])
+
+
+def merged(attempts: Iterable[tuple[int, Record]]) -> list[Record]:
+    """One curve from the records of all attempts, given in the order they were written.
+
+    An attempt that starts again at a step supersedes what earlier attempts recorded from that step on.
+    """
+    known = list(attempts)
+    starts: dict[int, tuple[int, int]] = {}
+    for attempt, record in known:
+        if isinstance(record, ProgressRecord):
+            starts.setdefault(attempt, record.position)
+
+    def superseded(attempt: int, record: Record) -> bool:
+        if not isinstance(record, ProgressRecord | SampleRecord):
+            return False
+        return any(later > attempt and start <= record.position for later, start in starts.items())
+
+    return [record for attempt, record in known if not superseded(attempt, record)]
+
+
+@dataclass
+class Shown:
+    """What one watcher has seen, so that a repeated attempt shows it no step twice."""
+
+    position: tuple[int, int] = (-1, 0)
+    samples: set[str] = field(default_factory=set)
+
+    def news(self, batch: Sequence[tuple[int, Record]]) -> list[Record]:
+        """The records of a batch that are new to the watcher, in order; they count as seen from now on."""
+        return [record for record in merged(batch) if self._is_new(record)]
+
+    def _is_new(self, record: Record) -> bool:
+        if isinstance(record, ProgressRecord):
+            if record.position <= self.position:
+                return False
+            self.position = record.position
+        if isinstance(record, SampleRecord):
+            if record.object in self.samples:
+                return False
+            self.samples.add(record.object)
+        return True

@@ -1,0 +1,15 @@
+"""Exit codes of a Job program in words; docs/exit-codes.md is normative."""
+
+_MEANINGS = {
+    75: "the object store cannot be reached",
+    77: "out of memory",
+    78: "another writer owns the run",
+    137: "killed, perhaps for its memory",
+    143: "stopped by SIGTERM",
+}
+
+
+def describe(exit_code: int) -> str:
+    """The code with its meaning, such as "exit code 77: out of memory"."""
+    meaning = "the input is wrong" if 64 <= exit_code <= 69 else _MEANINGS.get(exit_code, "")
+    return f"exit code {exit_code}: {meaning}" if meaning else f"exit code {exit_code}"

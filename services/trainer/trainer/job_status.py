@@ -1,0 +1,142 @@
+"""Status of a run's Job as it is kept in status.json: conditions, attempts, exit codes. Pure.
+
+`local_supervisor` writes it on one machine, `runs` reads it. Field names of the JSON are those of a Kubernetes
+JobStatus where it has the field.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from artifacts.errors import ManifestInvalid
+from artifacts.records import SCHEMA, encode, rfc3339
+
+COMPLETE, FAILED = "Complete", "Failed"
+CANCELLED = "Cancelled"
+"""Reason of a Failed condition when the run was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the program. exit_code None: it still runs, or nobody saw its end.
+
+    counted: it counts against the backoff limit; false for one that the machine or the service interrupted.
+    """
+
+    number: int
+    start_time: datetime
+    end_time: datetime | None = None
+    exit_code: int | None = None
+    error: str = ""
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How and when the Job ended. type is COMPLETE or FAILED; reason and message say why it failed."""
+
+    type: str
+    time: datetime
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """Everything that is known of a run's execution."""
+
+    attempts: tuple[Attempt, ...] = ()
+    condition: Condition | None = None
+
+    @property
+    def start_time(self) -> datetime | None:
+        """When the program first started."""
+        return self.attempts[0].start_time if self.attempts else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether there will be no further attempt."""
+        return self.condition is not None
+
+    def started(self, now: datetime) -> "JobStatus":
+        """With one more attempt."""
+        return replace(self, attempts=(*self.attempts, Attempt(len(self.attempts) + 1, now)))
+
+    def ended(self, now: datetime, exit_code: int | None, error: str, counted: bool) -> "JobStatus":
+        """With the end of the newest attempt."""
+        *before, last = self.attempts
+        over = replace(last, end_time=now, exit_code=exit_code, error=error, counted=counted)
+        return replace(self, attempts=(*before, over))
+
+    def concluded(self, condition: Condition) -> "JobStatus":
+        """With the end of the Job."""
+        return replace(self, condition=condition)
+
+
+def to_bytes(status: JobStatus) -> bytes:
+    """status.json."""
+    failed = [attempt for attempt in status.attempts if attempt.end_time and attempt.exit_code != 0]
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "active": 0 if status.finished or not status.attempts or status.attempts[-1].end_time else 1,
+        "succeeded": 1 if status.condition and status.condition.type == COMPLETE else 0,
+        "failed": len(failed),
+        "attempts": [_attempt_fields(attempt) for attempt in status.attempts],
+        "conditions": [_condition_fields(status.condition)] if status.condition else [],
+    }
+    if status.start_time:
+        record["startTime"] = rfc3339(status.start_time)
+    if status.condition:
+        record["completionTime"] = rfc3339(status.condition.time)
+    return encode(record)
+
+
+def from_bytes(data: bytes, key: str) -> JobStatus:
+    """The status. Raises ManifestInvalid for a file damaged by hand."""
+    try:
+        record = json.loads(data)
+        attempts = tuple(_attempt(fields) for fields in record["attempts"])
+        conditions = [_condition(fields) for fields in record["conditions"] if fields["status"] == "True"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestInvalid(key, (f"no Job status: {type(error).__name__} {error}",)) from error
+    final = [condition for condition in conditions if condition.type in (COMPLETE, FAILED)]
+    return JobStatus(attempts, final[0] if final else None)
+
+
+def _attempt_fields(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "startTime": rfc3339(attempt.start_time),
+        "endTime": rfc3339(attempt.end_time) if attempt.end_time else None,
+        "exitCode": attempt.exit_code,
+        "error": attempt.error,
+        "counted": attempt.counted,
+    }
+
+
+def _attempt(fields: dict[str, Any]) -> Attempt:
+    end = fields["endTime"]
+    return Attempt(
+        fields["number"],
+        datetime.fromisoformat(fields["startTime"]),
+        datetime.fromisoformat(end) if end else None,
+        fields["exitCode"],
+        fields["error"],
+        fields["counted"],
+    )
+
+
+def _condition_fields(condition: Condition) -> dict[str, Any]:
+    return {
+        "type": condition.type,
+        "status": "True",
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": rfc3339(condition.time),
+    }
+
+
+def _condition(fields: dict[str, Any]) -> Condition:
+    time = datetime.fromisoformat(fields["lastTransitionTime"])
+    return Condition(fields["type"], time, fields.get("reason", ""), fields.get("message", ""))

@@ -1,0 +1,121 @@
+"""The backend for one machine: each run is a supervisor process that outlives the service. Fulfils `backends.Backend`.
+
+Submitting, and finding out who is still alive, happens here; what a supervisor does is in `local_supervisor`.
+"""
+
+import dataclasses
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from artifacts.store import StoreConfig
+
+from trainer.config import LocalConfig
+from trainer.manifest import RunSpec
+from trainer.run_folder import RunFolder, machine_id
+
+_STOP_SECONDS = 20.0
+
+log = logging.getLogger(__name__)
+
+
+class LocalJobs:
+    """All runs that this machine executes."""
+
+    def __init__(self, store: StoreConfig, settings: LocalConfig, stop_runs: bool) -> None:
+        self._settings = settings
+        self._stop_runs = stop_runs
+        self._environment = {**os.environ, **_as_environment(store), **_as_environment(settings)}
+        self._lock = threading.Lock()
+        # Supervisors that are children of this very process: they must be reaped.
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
+        self._closed = False
+        self.owner = f"local/{machine_id(settings.state_dir)}"
+
+    def submit(self, spec: RunSpec) -> None:
+        """Start a supervisor unless one lives."""
+        folder = RunFolder.of(self._settings.state_dir, spec.name)
+        with self._lock:
+            self._reap()
+            descriptor = None if self._closed else folder.lock()
+            if descriptor is None:
+                return
+            try:
+                self._start(spec.name, folder, descriptor)
+            finally:
+                os.close(descriptor)  # the supervisor holds it too
+
+    def cancel(self, spec: RunSpec) -> None:
+        """The supervisor looks for cancel.json by itself; if it was lost, a new one records the end."""
+        self.submit(spec)
+
+    def alive(self, spec: RunSpec) -> bool:
+        """Whether a supervisor lives."""
+        with self._lock:
+            self._reap()
+            return RunFolder.of(self._settings.state_dir, spec.name).locked()
+
+    def close(self) -> None:
+        """Interrupt all runs of this machine if that is the setting, else let them go on without the service."""
+        with self._lock:
+            self._closed = True
+            if self._stop_runs:
+                self._stop_all()
+
+    def _start(self, name: str, folder: RunFolder, descriptor: int) -> None:
+        command = [sys.executable, "-m", "trainer.local_supervisor", name, "--lock", str(descriptor)]
+        with folder.supervisor_log.open("ab") as output:
+            child = subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(descriptor,),
+                start_new_session=True,
+            )
+        folder.write_pid(child.pid)
+        self._children[folder.path] = child
+        log.info("process %d executes %s, its log is %s", child.pid, name, folder.supervisor_log)
+
+    def _stop_all(self) -> None:
+        parent = self._settings.state_dir.resolve() / "runs"
+        waiting = [RunFolder(path) for path in parent.iterdir()] if parent.is_dir() else []
+        waiting = [folder for folder in waiting if folder.locked()]
+        for folder in waiting:
+            _signal(folder.pid(), signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while waiting and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self._reap()
+            waiting = [folder for folder in waiting if folder.locked()]
+        for folder in waiting:
+            log.error("the supervisor of %s does not stop and is killed", folder.path.name)
+            _signal(folder.pid(), signal.SIGKILL)
+            if (child := folder.child()) is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        self._children = {path: child for path, child in self._children.items() if child.poll() is None}
+
+
+def _signal(pid: int | None, number: signal.Signals) -> None:
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _as_environment(settings: StoreConfig | LocalConfig) -> dict[str, str]:
+    """The variables from which the same settings are read again."""
+    return {
+        field.metadata["env"]: str(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if "env" in field.metadata
+    }

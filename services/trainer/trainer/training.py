@@ -1,0 +1,183 @@
+"""What TrainingService does, without any wire: accept a run, look at runs, stop one.
+
+Everything that can be known before a run starts is checked here. Execution is left to the backend, the stream of what
+happens to `watching`. Blocking.
+"""
+
+import hashlib
+import json
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from artifacts.errors import AlreadyExists, NotFound
+from artifacts.sessions import Sessions
+from artifacts.store import ObjectStore
+
+from trainer import paging, session_lock
+from trainer.backends import Backend
+from trainer.base_models import BaseModels
+from trainer.errors import (
+    CaptionMissing,
+    CaptionWithoutImage,
+    FieldsInvalid,
+    RequestIdReused,
+    RunActive,
+    RunFinished,
+    SessionEmpty,
+)
+from trainer.manifest import Execution, RunSpec, render
+from trainer.recipe import Recipe
+from trainer.runs import Run, Runs, RunState
+
+_PARALLEL_REQUESTS = 8
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a caller asks for. run_id "" means one made from request_id or, without that, from the time."""
+
+    session: str
+    recipe: Recipe
+    run_id: str = ""
+    request_id: str = ""
+
+    def digest(self) -> str:
+        """Differs for orders that ask for something else."""
+        return hashlib.sha256(json.dumps(asdict(self.recipe), sort_keys=True).encode()).hexdigest()[:16]
+
+    def chosen_run_id(self, now: datetime) -> str:
+        """The run's id; the same for a repeated request."""
+        if self.run_id:
+            return self.run_id
+        if self.request_id:
+            return f"r-{hashlib.sha256(self.request_id.encode()).hexdigest()[:12]}"
+        return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+class Training:
+    """The runs of all sessions of one bucket."""
+
+    def __init__(self, store: ObjectStore, models: BaseModels, backend: Backend, execution: Execution) -> None:
+        self.runs = Runs(store)
+        self._sessions = Sessions(store)
+        self._models = models
+        self._backend = backend
+        self._execution = execution
+
+    def create(self, order: Order) -> Run:
+        """Accept a run and start it. Raises NotFound, AlreadyExists and everything of `errors` that concerns runs."""
+        now = datetime.now(UTC)
+        run_id = order.chosen_run_id(now)
+        repeated = self._repeated(order, f"sessions/{order.session}/runs/{run_id}")
+        if repeated:
+            return repeated
+        spec = self._checked(order, run_id, now)
+        session_lock.take(self.runs, order.session, spec.name)
+        try:
+            self.runs.create(spec, render(spec, self._execution))
+        except AlreadyExists:  # the same request, sent twice at once
+            repeated = self._repeated(order, spec.name)
+            if repeated is None:
+                raise
+            return repeated
+        holder = session_lock.holder(self.runs, order.session)
+        if holder is None or holder.run != spec.name:  # we were so slow that another run took the session
+            self.runs.store.delete(f"{spec.name}/job.json")
+            raise RunActive(order.session, holder.run if holder else "another run")
+        self._backend.submit(spec)
+        return self.runs.state(spec)
+
+    def cancel(self, name: str) -> Run:
+        """Ask a run to stop. Raises NotFound, RunFinished."""
+        run = self.runs.get(name)
+        if run.state == RunState.CANCELLED:
+            return run
+        if run.finished:
+            raise RunFinished(name, run.state)
+        self.runs.request_cancel(name)
+        if run.spec.owner == self._backend.owner:
+            self._backend.cancel(run.spec)
+        return self.runs.get(name)
+
+    def page(self, session: str, size: int, token: str) -> tuple[list[Run], str]:
+        """Runs of a session, or of all with session "-", newest first. Raises NotFound, PageTokenInvalid."""
+        if session == "-":
+            sessions = [found.name for found in self._sessions.list()]
+        else:
+            sessions = [self._sessions.get(session).name]
+        with ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="runs") as pool:
+            found = pool.map(lambda name: list(self.runs.specs(name)), sessions)
+            specs = sorted((spec for some in found for spec in some), key=_newest_first)
+            taken, next_token = paging.page(specs, _newest_first, size, token)
+            return list(pool.map(self.runs.with_progress, taken)), next_token
+
+    def unfinished(self) -> list[RunSpec]:
+        """Runs of this backend's owner that are not over."""
+        found = []
+        for session in self._sessions.list():
+            name = session_lock.active_run(self.runs, session.name)
+            if name is None:
+                continue
+            try:
+                spec, _ = self.runs.manifest(name)
+            except NotFound:  # being created
+                continue
+            if spec.owner == self._backend.owner:
+                found.append(spec)
+        return found
+
+    def _repeated(self, order: Order, name: str) -> Run | None:
+        """The run that this very request has made already. Raises RequestIdReused, AlreadyExists."""
+        try:
+            run = self.runs.get(name)
+        except NotFound:
+            return None
+        if not order.request_id or run.spec.request_id != order.request_id:
+            raise AlreadyExists("run", name, "choose another run_id")
+        if run.spec.request_digest != order.digest():
+            raise RequestIdReused(order.request_id, name)
+        if run.spec.owner == self._backend.owner and not run.finished:
+            self._backend.submit(run.spec)  # the first call may have died before it did
+        return run
+
+    def _checked(self, order: Order, run_id: str, now: datetime) -> RunSpec:
+        """The run as it will be, after every check that needs no computation on pictures."""
+        order.recipe.check()
+        session = self._sessions.get(order.session)
+        base_model = order.recipe.base_model or session.base_model
+        if not base_model:
+            raise FieldsInvalid(("recipe.base_model", f"is empty, and session {session.name!r} names none either"))
+        model = self._models.get(base_model)
+        recipe = order.recipe.resolved(model)
+        self._check_images(session.name, recipe)
+        name = f"sessions/{session.name}/runs/{run_id}"
+        # The suffix keeps apart what two names joined by "-" cannot, and a session from an earlier one of its name.
+        suffix = hashlib.sha256(f"{name} {now.isoformat()}".encode()).hexdigest()[:6]
+        return RunSpec(
+            session=session.name,
+            run_id=run_id,
+            recipe=recipe,
+            base_model_source=model.source,
+            checkpoint=f"{session.name}-{run_id}-{suffix}",
+            create_time=now,
+            owner=self._backend.owner,
+            request_id=order.request_id,
+            request_digest=order.digest() if order.request_id else "",
+        )
+
+    def _check_images(self, session: str, recipe: Recipe) -> None:
+        images = self._sessions.images(session)
+        if not images:
+            raise SessionEmpty(session)
+        if stray := self._sessions.stray_captions(session):
+            raise CaptionWithoutImage(session, stray)
+        bare = [image.filename for image in images if not image.caption]
+        if recipe.require_captions and bare:
+            raise CaptionMissing(session, bare)
+
+
+def _newest_first(spec: RunSpec) -> str:
+    # Ascending text for descending time: microseconds counted down from the year 5138.
+    return f"{10**17 - int(spec.create_time.timestamp() * 1e6):017d} {spec.name}"

@@ -1,0 +1,35 @@
+"""A run as it happens: its states, every step, samples and messages, from the first record to the end.
+
+The server streams what `watch` yields. Each watcher reads the bucket by itself, so watchers may come late, repeatedly,
+and to any replica of the service.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from trainer.event_reader import EventReader
+from trainer.events import FinishedRecord, MessageRecord, ProgressRecord, SampleRecord, Shown
+from trainer.runs import Run, Runs
+
+Happening = Run | ProgressRecord | SampleRecord | MessageRecord
+
+
+async def watch(runs: Runs, name: str, poll_seconds: float) -> AsyncIterator[Happening]:
+    """Everything that happens in a run; the first and the last item are the Run itself. Raises NotFound."""
+    spec, _ = await asyncio.to_thread(runs.manifest, name)
+    reader, shown = EventReader(runs.store, name), Shown()
+    entered: tuple[object, int] | None = None
+    while True:
+        # The state first: what a run that is over has recorded is then complete.
+        run = await asyncio.to_thread(runs.state, spec)
+        is_new = entered != (run.state, len(run.status.attempts))
+        if entered is None or (is_new and not run.finished):
+            yield await asyncio.to_thread(runs.with_progress, spec) if entered is None else run
+        entered = (run.state, len(run.status.attempts))
+        for record in shown.news(await asyncio.to_thread(reader.read_new)):
+            if not isinstance(record, FinishedRecord):
+                yield record
+        if run.finished:
+            yield await asyncio.to_thread(runs.with_progress, spec)
+            return
+        await asyncio.sleep(poll_seconds)
