@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dreambooth",
         description=__doc__,
-        epilog=settings_table.table(ProgramConfig),
+        epilog=settings_table.as_text(ProgramConfig),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
@@ -58,7 +58,7 @@ def _carry_out(config: ProgramConfig, scratch: Path, stop: StopSignal) -> int:
     try:
         _train(config, store, records, scratch, stop)
         code, patience_seconds = exits.FINISHED, _CLOSE_SECONDS
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
         code = exits.code(error)
         patience_seconds = _CLOSE_SECONDS_STOPPED if code == exits.STOPPED else _CLOSE_SECONDS
         _explain(records, error, code)

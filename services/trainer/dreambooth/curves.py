@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.store import ObjectStore
-from tensorboardX import SummaryWriter
 
 _CURVES = ("loss", "smoothed_loss", "learning_rate", "images_per_second")
 
@@ -18,13 +17,14 @@ class Curves:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer = SummaryWriter(str(folder))
+        self._writer: Any = None
         self._is_new = False
 
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Append the progress among these records."""
         for record in records:
             if record["kind"] == "progress":
+                self._writer = self._writer or _open(self._folder)
                 for name in _CURVES:
                     self._writer.add_scalar(f"{record['stage']}/{name}", record[name], record["step"])
                 self._is_new = True
@@ -37,3 +37,9 @@ class Curves:
         for file in sorted(self._folder.iterdir()):
             store.put(f"{prefix}{file.name}", file.read_bytes())
         self._is_new = False
+
+
+def _open(folder: Path) -> Any:
+    from tensorboardX import SummaryWriter  # imports torch: seconds that a refused run need not wait
+
+    return SummaryWriter(str(folder))

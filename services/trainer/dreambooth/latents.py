@@ -37,10 +37,6 @@ class Latents:
         moments = torch.stack([self.distribution(view) for view in views], dim=1)
         return (moments[0] + moments[1] * noise) * self._parts.scaling_factor
 
-    def shape(self, views: Sequence[View]) -> tuple[int, ...]:
-        """Shape of the latents of a batch."""
-        return (len(views), *self.distribution(views[0]).shape[1:])
-
     def distribution(self, view: View) -> torch.Tensor:
         """Mean and standard deviation of one view, shape (2, channels, edge / factor, edge / factor)."""
         found = self._known.get(view)

@@ -15,9 +15,10 @@ from dreambooth.dataset import TrainingImage
 from dreambooth.draws import Draws
 from dreambooth.exits import StopSignal
 from dreambooth.latents import Latents
-from dreambooth.losses import LossReader, StepFacts
+from dreambooth.losses import LossReader
 from dreambooth.optimizer import Optimizer
 from dreambooth.parts import Parts
+from dreambooth.progress import StepFacts
 from dreambooth.recipe import Recipe
 from dreambooth.stages import Stage
 
@@ -81,7 +82,7 @@ def train(
 def make_example(material: Material, draws: Draws, shown: Sequence[batches.View], step: int) -> Example:
     """Latents, noise and timesteps of one step: the same for a step whatever happened before it."""
     parts = material.parts
-    shape = material.latents.shape(shown)
+    shape = parts.latent_shape(len(shown), material.edge_px)
     latents = material.latents.sample(shown, draws.normal(step, purposes.LATENT, shape).to(parts.device))
     noise = draws.normal(step, purposes.NOISE, shape).to(parts.device)
     chosen = draws.integers(step, purposes.TIMESTEP, [parts.num_timesteps] * len(shown))

@@ -4,7 +4,7 @@ Shapes: latents, noise and prediction (batch, channels, height, width); timestep
 """
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 
 def noisy(
@@ -34,7 +34,7 @@ def target(
 
 def mean_squared_error(prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """A scalar, in fp32."""
-    return F.mse_loss(prediction.float(), wanted.float(), reduction="mean")
+    return functional.mse_loss(prediction.float(), wanted.float(), reduction="mean")
 
 
 def _weights(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,24 +7,13 @@ it has arrived, a few steps later; on a CPU it is there already. No step is left
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from dreambooth.errors import Diverged
+from dreambooth.progress import StepFacts
 
 _MAX_BEHIND = 32
-
-
-@dataclass(frozen=True)
-class StepFacts:
-    """What is known of a step when it is issued. filenames: the images of its batch."""
-
-    stage: str
-    step: int
-    num_steps: int
-    learning_rate: float
-    filenames: tuple[str, ...]
 
 
 class LossReader:
@@ -63,10 +52,10 @@ def _sent_home(loss: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | Non
         return loss, None
     number = torch.empty((), dtype=loss.dtype, pin_memory=True)
     number.copy_(loss, non_blocking=True)
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return number, event
 
 
 def _arrived(event: torch.cuda.Event | None) -> bool:
-    return event is None or event.query()
+    return event is None or bool(event.query())  # type: ignore[no-untyped-call]

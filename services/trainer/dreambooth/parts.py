@@ -11,7 +11,6 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from torch import nn
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
@@ -22,17 +21,25 @@ from dreambooth.errors import BaseModelInvalid
 
 @dataclass(frozen=True)
 class Parts:
-    """alphas_cumprod: shape (num_timesteps,), fp32, of the base's noise schedule."""
+    """The model. unet, text_encoder and vae are torch modules of libraries without types.
 
-    unet: nn.Module
-    text_encoder: nn.Module
-    vae: nn.Module
+    alphas_cumprod: shape (num_timesteps,), fp32, of the base's noise schedule.
+    """
+
+    unet: Any
+    text_encoder: Any
+    vae: Any
     tokenizer: Any
     alphas_cumprod: torch.Tensor
     prediction_type: str
     scaling_factor: float
     scheduler_config: Any
     device: torch.device
+
+    def latent_shape(self, batch_size: int, edge_px: int) -> tuple[int, int, int, int]:
+        """Shape of the latents of `batch_size` squares."""
+        edge = edge_px // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return (batch_size, int(self.unet.config.in_channels), edge, edge)
 
     @property
     def num_timesteps(self) -> int:
@@ -47,7 +54,7 @@ def device() -> torch.device:
 
 def load(base: BaseModel, where: torch.device) -> Parts:
     """All modules frozen, in evaluation mode. Raises BaseModelInvalid if a weight is missing or of a wrong shape."""
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     folder = base.folder
     noise_schedule = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     unet = _module(UNet2DConditionModel, folder / "unet", base, torch_dtype=torch.float32)

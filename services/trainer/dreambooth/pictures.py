@@ -8,7 +8,7 @@ import struct
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX: Final = 16
@@ -29,7 +29,7 @@ def decode(content: bytes) -> Image.Image:
             upright = ImageOps.exif_transpose(image)
     except Image.DecompressionBombError as error:
         raise Undecodable(f"has too many pixels: expected at most {MAX_PIXELS:,}; make it smaller") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise Undecodable(f"is not an image of the kinds {', '.join(FORMATS)}; remove it or convert it") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise Undecodable(f"is damaged or cut off ({error}); upload it again") from error
@@ -44,7 +44,7 @@ def resize(image: Image.Image, shorter_px: int) -> np.ndarray:
     else:
         size = (max(shorter_px, int(shorter_px * width / height)), shorter_px)
     resized = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.uint8)
+    return np.array(resized, dtype=np.uint8)  # a copy: torch wants memory it may write
 
 
 def _check(image: Image.Image) -> None:

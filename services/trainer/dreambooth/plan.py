@@ -76,7 +76,6 @@ def _memory(recipe: Recipe, parts: Parts, images: Sequence[TrainingImage], edge_
 def _activations(parts: Parts, batch_size: int, edge_px: int) -> int:
     """Bytes that the UNet's forward pass keeps for the backward pass, counted on the meta device: no arithmetic."""
     config = parts.unet.config
-    edge = edge_px // 2 ** (len(parts.vae.config.block_out_channels) - 1)
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -85,7 +84,7 @@ def _activations(parts: Parts, batch_size: int, edge_px: int) -> int:
 
     with torch.device("meta"):
         twin = type(parts.unet).from_config(config)
-        latents = torch.empty(batch_size, config.in_channels, edge, edge)
+        latents = torch.empty(parts.latent_shape(batch_size, edge_px))
         states = torch.empty(batch_size, 77, config.cross_attention_dim)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             twin(latents, torch.zeros(batch_size, dtype=torch.long), states)

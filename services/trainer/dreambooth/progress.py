@@ -11,10 +11,19 @@ from typing import Any
 
 from artifacts.records import rfc3339
 
-from dreambooth.losses import StepFacts
-
 SMOOTHING = 0.02
 _RATE_STEPS = 50
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What is known of a step when it is issued. filenames: the images of its batch."""
+
+    stage: str
+    step: int
+    num_steps: int
+    learning_rate: float
+    filenames: tuple[str, ...]
 
 
 @dataclass

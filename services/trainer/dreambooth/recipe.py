@@ -135,7 +135,7 @@ class _Reader:
             return ""
         if required and not value:
             self.problems.append(f"{name} is missing")
-        return value
+        return str(value)
 
     def texts(self, name: str, *, most: int, longest: int) -> tuple[str, ...]:
         value = self._order.get(name, [])

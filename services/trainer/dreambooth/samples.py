@@ -27,7 +27,7 @@ def draw(
     """
     scheduler = DPMSolverMultistepScheduler.from_config(parts.scheduler_config)
     scheduler.set_timesteps(NUM_STEPS)
-    noise = draws.Draws(seed, draws.SAMPLE).normal(number, draws.NOISE, _latent_shape(parts, edge_px))
+    noise = draws.Draws(seed, draws.SAMPLE).normal(number, draws.NOISE, parts.latent_shape(1, edge_px))
     latents = noise.to(parts.device) * scheduler.init_noise_sigma
     context = states.of(["", prompt])
     with torch.no_grad():
@@ -46,9 +46,3 @@ def _png(picture: torch.Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "PNG")
     return file.getvalue()
-
-
-def _latent_shape(parts: Parts, edge_px: int) -> tuple[int, int, int, int]:
-    channels = int(parts.unet.config.in_channels)
-    factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
-    return (1, channels, edge_px // factor, edge_px // factor)

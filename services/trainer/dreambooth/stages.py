@@ -43,7 +43,7 @@ def open_for_training(parts: Parts, stage: Stage) -> nn.Module:
     """Freeze everything except the stage's module, and return that."""
     for module in (parts.unet, parts.text_encoder, parts.vae):
         module.requires_grad_(False).eval()
-    trained = parts.text_encoder if stage.trains_text_encoder else parts.unet
+    trained: nn.Module = parts.text_encoder if stage.trains_text_encoder else parts.unet
     return trained.requires_grad_(True).train()
 
 

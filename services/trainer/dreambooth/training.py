@@ -14,8 +14,7 @@ from artifacts.store import ObjectStore
 from dreambooth import base_model, dataset, loop, parts, plan, publish, samples, stages, text
 from dreambooth.exits import StopSignal
 from dreambooth.latents import Latents
-from dreambooth.losses import StepFacts
-from dreambooth.progress import Progress
+from dreambooth.progress import Progress, StepFacts
 from dreambooth.recipe import UNET, Recipe
 from dreambooth.records import Records
 from dreambooth.stages import Stage
