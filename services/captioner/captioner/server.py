@@ -10,6 +10,7 @@ from artifacts import errors as store_errors
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 from chassis.errors import ErrorRule, ErrorTable
+from chassis.metrics import process_registry
 from chassis.server import Binding, Server
 from darkroom.captioner.v1 import messages_pb2 as pb
 from darkroom.captioner.v1 import service_pb2, service_pb2_grpc
@@ -154,7 +155,7 @@ def to_caption(text: generation.Text) -> pb.Caption:
 
 def build(config: CaptionerConfig, registry: CollectorRegistry | None = None) -> tuple[Server, Captioner]:
     """A server that is not started and the captioner behind it, which still has to load its models."""
-    registry = registry or CollectorRegistry()
+    registry = registry or process_registry()
     captioner = Captioner(
         config.max_batch_images,
         config.max_queue_images,
