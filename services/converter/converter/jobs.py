@@ -56,7 +56,8 @@ class Jobs:
         """Take up what an earlier service left unfinished, and begin to work. Raises StoreUnavailable."""
         unfinished = [version for version in self._records.list() if not version.conversion.is_final]
         for version in sorted(unfinished, key=lambda version: version.conversion.create_time):
-            self._enqueue(version)
+            if version.conversion.id not in self._jobs:  # accepted while this was waiting for the store
+                self._enqueue(version)
         for thread in self._threads:
             thread.start()
 
