@@ -67,7 +67,7 @@ class GenerationModel:
             logits_processor=LogitsProcessorList([RowSampler([row.settings for row in rows])])
             if any(row.settings.samples for row in rows)
             else None,
-            stopping_criteria=StoppingCriteriaList([StopAbandoned(entries, rows[0].settings.num_beams)]),
+            stopping_criteria=StoppingCriteriaList([StopAbandoned(entries)]),
         )
         new_ids = output[:, input_ids.shape[1] :].tolist()
         return [self._to_text(ids, row.settings) for ids, row in zip(new_ids, rows, strict=True)]

@@ -54,11 +54,10 @@ class Abandonable(Protocol):
 class StopAbandoned(StoppingCriteria):  # type: ignore[misc]
     """Ends the rows whose callers went away, so that a batch does not work for nobody."""
 
-    def __init__(self, abandoned: Sequence[Abandonable], num_beams: int) -> None:
-        self._abandoned = abandoned
-        self._num_beams = num_beams
+    def __init__(self, entries: Sequence[Abandonable]) -> None:
+        self._entries = entries
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
-        """A flag for each row of input_ids (rows times beams)."""
-        flags = [entry.abandoned for entry in self._abandoned for _ in range(self._num_beams)]
-        return torch.tensor(flags, dtype=torch.bool, device=input_ids.device)
+        """A flag for each row of input_ids. With beams, each entry has several rows in a run (two for each beam)."""
+        flags = torch.tensor([entry.abandoned for entry in self._entries], dtype=torch.bool, device=input_ids.device)
+        return flags.repeat_interleave(input_ids.shape[0] // len(self._entries))
