@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import grpc
 from artifacts.store import ObjectStore
@@ -88,8 +88,8 @@ def to_recipe(message: pb.Recipe) -> Recipe:
     default = Recipe()
     return Recipe(
         base_model=message.base_model,
-        text_encoder=_to_stage(message.text_encoder) if message.HasField("text_encoder") else default.text_encoder,
-        unet=_to_stage(message.unet) if message.HasField("unet") else default.unet,
+        text_encoder=_to_stage(message, "text_encoder", default.text_encoder),
+        unet=_to_stage(message, "unet", default.unet),
         resolution_px=message.resolution_px,
         batch_size=message.batch_size or default.batch_size,
         precision=_PRECISIONS[message.precision],
@@ -103,8 +103,11 @@ def to_recipe(message: pb.Recipe) -> Recipe:
     )
 
 
-def _to_stage(message: pb.StageSettings) -> StageSettings:
-    return StageSettings(message.steps, message.learning_rate)
+def _to_stage(message: pb.Recipe, name: Literal["text_encoder", "unet"], default: StageSettings) -> StageSettings:
+    if not message.HasField(name):
+        return default
+    stage: pb.StageSettings = getattr(message, name)
+    return StageSettings(stage.steps, stage.learning_rate if stage.steps else default.learning_rate)
 
 
 def to_run(run: Run) -> pb.Run:

@@ -1,0 +1,61 @@
+"""Recipes: defaults, contradictions, and the JSON that the program of a Job reads."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from trainer.base_models import BaseModel
+from trainer.errors import FieldsInvalid, ResolutionUnsupported
+from trainer.recipe import Recipe, StageSettings, from_json, to_json
+
+SD15 = BaseModel("sd15", "/models/sd15", "sd15", native_px=512, multiple_px=64)
+
+
+def test_resolving_fills_in_what_was_left_open() -> None:
+    recipe = Recipe().resolved(SD15)
+    assert (recipe.base_model, recipe.resolution_px) == ("sd15", 512)
+    assert (recipe.text_encoder, recipe.unet) == (StageSettings(350, 1e-6), StageSettings(1500, 2e-6))
+
+
+@pytest.mark.parametrize("resolution_px", [256, 512, 768, 1024])
+def test_resolutions_the_base_model_can_do(resolution_px: int) -> None:
+    assert Recipe(resolution_px=resolution_px).resolved(SD15).resolution_px == resolution_px
+
+
+@pytest.mark.parametrize("resolution_px", [64, 192, 520, 1088])
+def test_other_resolutions_are_refused_with_both_names(resolution_px: int) -> None:
+    with pytest.raises(ResolutionUnsupported, match=rf"'sd15'.*512 px.*{resolution_px} px"):
+        Recipe(resolution_px=resolution_px).resolved(SD15)
+
+
+def test_required_captions_must_be_used() -> None:
+    with pytest.raises(FieldsInvalid) as caught:
+        Recipe(require_captions=True).check()
+    assert caught.value.problems[0][0] == "recipe.require_captions"
+    Recipe(require_captions=True, use_captions=True).check()
+
+
+def test_json_is_what_the_program_expects() -> None:
+    recipe = Recipe("sd15-tiny", StageSettings(3, 1e-5), StageSettings(4, 1e-4), 64, sample_prompts=("a robot",))
+    assert to_json(recipe, "/models/sd15-tiny", "robot-1") == {
+        "base_model": "sd15-tiny",
+        "base_model_source": "/models/sd15-tiny",
+        "text_encoder": {"steps": 3, "learning_rate": 1e-5},
+        "unet": {"steps": 4, "learning_rate": 1e-4},
+        "resolution_px": 64,
+        "batch_size": 1,
+        "precision": "fp32",
+        "seed": 0,
+        "instance_prompt": "",
+        "use_captions": False,
+        "require_captions": False,
+        "sample_prompts": ["a robot"],
+        "sample_every_steps": 0,
+        "flip": False,
+        "checkpoint": "robot-1",
+    }
+
+
+def test_json_comes_back_the_same() -> None:
+    recipe = replace(Recipe(seed=2**63 - 1, sample_prompts=("a", "b"), flip=True), base_model="x", resolution_px=64)
+    assert from_json(json.loads(json.dumps(to_json(recipe, "models/x", "c")))) == recipe
