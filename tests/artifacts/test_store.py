@@ -1,15 +1,18 @@
 """ObjectStore against a real S3 server."""
 
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 import urllib3
 from artifacts.errors import AlreadyExists, Conflict, InvalidName, NotFound, StoreRejected
 from artifacts.store import ObjectStore
 from artifacts.testing import Proxy
+from urllib3.exceptions import ProtocolError
 
 MIB = 1024 * 1024
 ODD_KEYS = ["a b/c+d.txt", "50%25.txt", "q?x=1&y=<2>#3.txt", "Ünï/写真 🐕.png", "quote'\".txt", "~tilde*(1)!.txt"]
@@ -224,3 +227,21 @@ def test_presigned_url_is_good_for_its_object_only(store: ObjectStore) -> None:
     assert answer.status == 403
     with pytest.raises(StoreRejected, match="7 days"):
         store.presign_get("a", 8 * 24 * 3600)
+
+
+def test_a_range_that_breaks_after_its_last_byte_is_complete(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        headers: ClassVar[dict[str, str]] = {"etag": "e"}
+
+        def stream(self, size: int) -> Iterator[bytes]:
+            yield b"0123"
+            raise ProtocolError("connection broken")
+
+        def close(self) -> None: ...
+
+        def release_conn(self) -> None: ...
+
+    monkeypatch.setattr(store, "_open", lambda *_: Broken())
+    assert store.read_range("a", 0, 4) == b"0123"
