@@ -2,8 +2,8 @@
 
 import io
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -59,9 +59,7 @@ class Client:
     training: TrainingServiceStub
     trainer: Trainer
     metrics_port: int
-
-
-Serve = Callable[[TrainerConfig], AbstractAsyncContextManager[Client]]
+    config: TrainerConfig
 
 
 @asynccontextmanager
@@ -71,7 +69,7 @@ async def serving(config: TrainerConfig) -> AsyncIterator[Client]:
     async with running(server) as target, channel(target, TOKEN) as opened:
         await trainer.load()
         try:
-            yield Client(SessionServiceStub(opened), TrainingServiceStub(opened), trainer, server.metrics_port)
+            yield Client(SessionServiceStub(opened), TrainingServiceStub(opened), trainer, server.metrics_port, config)
         finally:
             await trainer.close()
 
@@ -112,22 +110,18 @@ async def upload(client: Client, session: str, filename: str, data: bytes, **hea
     return await client.sessions.UploadImage(parts())
 
 
-Fill = Callable[..., Awaitable[str]]
+async def filled(client: Client, photo: bytes, name: str = "robot") -> str:
+    """A new session with one photo; its name."""
+    wanted = session_pb.Session(base_model="sd15-tiny")
+    made = await client.sessions.CreateSession(session_pb.CreateSessionRequest(session_id=name, session=wanted))
+    await upload(client, made.name, "one.png", photo)
+    return str(made.name)
 
 
-@pytest.fixture
-def session(client: Client, photo: bytes) -> Fill:
-    """Makes sessions with one photo each and gives their names."""
-
-    async def fill(name: str = "robot") -> str:
-        wanted = session_pb.Session(base_model="sd15-tiny")
-        made = await client.sessions.CreateSession(
-            session_pb.CreateSessionRequest(session_id=name, session=wanted)
-        )
-        await upload(client, made.name, "one.png", photo)
-        return made.name
-
-    return fill
+@pytest_asyncio.fixture
+async def session(client: Client, photo: bytes) -> str:
+    """Name of a session with one photo."""
+    return await filled(client, photo)
 
 
 def order(session: str, *plan: str, **fields: object) -> pb.CreateRunRequest:

@@ -35,6 +35,7 @@ _STORE_PAUSE_SECONDS = 1.0
 _CANCEL_CHECK_SECONDS = 1.0
 # A service that stops waits for its supervisors; a program that cannot save its state needs no more.
 _STOP_GRACE_SECONDS = 10.0
+_CANNOT_START = 127  # as a shell says it
 _LOG_TAIL_BYTES = 4 * 1024 * 1024
 
 T = TypeVar("T")
@@ -104,15 +105,19 @@ class Supervisor:
         with self._folder.log.open("ab" if number > 1 else "wb") as output:
             output.write(f"--- attempt {number}: {' '.join(command)}\n".encode())
             output.flush()
-            child = subprocess.Popen(
-                command,
-                env=_environment(job),
-                cwd=self._folder.path,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                child = subprocess.Popen(
+                    command,
+                    env=_environment(job),
+                    cwd=self._folder.path,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                output.write(f"cannot start {command[0]}: {error.strerror}\n".encode())
+                return _CANNOT_START, False
         self._folder.write_child(child.pid)
         cancelled = self._wait(child, grace_seconds)
         with suppress(ProcessLookupError):  # whatever it started and left behind
