@@ -89,7 +89,9 @@ class Loaded:
 
     def make_scheduler(self, choice: Choice) -> Any:
         """A fresh diffusers scheduler with this model's noise levels."""
-        arguments = {key: self.scheduler_config[key] for key in _NOISE_LEVELS if key in self.scheduler_config}
+        arguments: dict[str, Any] = {
+            key: self.scheduler_config[key] for key in _NOISE_LEVELS if key in self.scheduler_config
+        }
         arguments.update(choice.arguments)
         return getattr(diffusers, choice.sampler.scheduler_class)(**arguments)
 

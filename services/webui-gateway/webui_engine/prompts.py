@@ -29,8 +29,9 @@ _LEXEME = re.compile(
     """,
     re.VERBOSE,
 )
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
 _EXTRA_NETWORK = re.compile(r"<(lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
-_EDITING = re.compile(r"\[(?:[^\[\]\\]|\\.)*?(?::\s*\d*\.?\d+\s*|\|[^\[\]]*)\]")
+_EDITING = re.compile(r"\[[^\[\]]*?(?::\s*\d*\.?\d+\s*|\|[^\[\]]*)\]")
 _COMPOSING = re.compile(r"\bAND\b")
 
 
@@ -57,7 +58,7 @@ def check(field: str, text: str, allow_extra_networks: bool = True) -> None:
         raise RequestInvalid(field, f"found {len(text)} characters, expected at most {MAX_CHARACTERS}")
     if allow_extra_networks and (tag := _EXTRA_NETWORK.search(text)):
         raise Unsupported(field, tag.group(), "publish a checkpoint with the LoRA merged, or remove the tag")
-    if found := _EDITING.search(text):
+    if found := _EDITING.search(_ESCAPE.sub("", text)):
         raise Unsupported(field, found.group(), r"write \[ and \] for literal brackets")
     if found := _COMPOSING.search(text):
         raise Unsupported(field, found.group(), "write 'and' in lower case if the word is meant")

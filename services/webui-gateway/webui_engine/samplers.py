@@ -80,7 +80,15 @@ _SDE: Final = {"algorithm_type": "sde-dpmsolver++"}
 
 SAMPLERS: Final = (
     Sampler("DPM++ 2M", ("k_dpmpp_2m",), _MULTISTEP, _SOLVER, automatic="karras"),
-    Sampler("DPM++ SDE", ("k_dpmpp_sde",), _SINGLESTEP, _SIGMAS, _SDE, automatic="karras", fixed_eta=True),
+    Sampler(
+        "DPM++ SDE",
+        ("k_dpmpp_sde",),
+        _SINGLESTEP,
+        _SIGMAS,
+        {**_SDE, "lower_order_final": True},
+        automatic="karras",
+        fixed_eta=True,
+    ),
     Sampler("DPM++ 2M SDE", ("k_dpmpp_2m_sde",), _MULTISTEP, _SOLVER, _SDE, automatic="exponential", fixed_eta=True),
     Sampler(
         "DPM++ 3M SDE",
