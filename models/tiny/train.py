@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
@@ -16,19 +17,69 @@ import torch.multiprocessing as multiprocessing
 def _vae(arguments: argparse.Namespace) -> None:
     from training import vae
 
-    settings = vae.VaeSettings()
-    settings = replace(settings, steps=arguments.steps or settings.steps)
-    _spawn(vae.train, arguments, settings)
+    _train(vae.train, vae.VaeSettings(), arguments)
 
 
-def _spawn(train: Callable[..., None], arguments: argparse.Namespace, settings: object) -> None:
-    arguments.work.mkdir(parents=True, exist_ok=True)
+def _text(arguments: argparse.Namespace) -> None:
+    from training import latents, text
+
+    settings = text.TextSettings()
+    text.train(arguments.work, replace(settings, steps=arguments.steps or settings.steps))
+    latents.encode_captions(arguments.work)
+
+
+def _latents(arguments: argparse.Namespace) -> None:
+    from training import latents
+
+    multiprocessing.spawn(
+        latents.encode_part, (arguments.processes, arguments.work, 0, latents.PICTURES), arguments.processes
+    )
+    latents.merge_parts(arguments.work, arguments.processes)
+
+
+def _unet(arguments: argparse.Namespace) -> None:
+    from training import unet
+
+    _train(unet.train, unet.UnetSettings(), arguments)
+
+
+def _controlnet(arguments: argparse.Namespace) -> None:
+    from training import controlnet
+
+    _train(controlnet.train, controlnet.ControlNetSettings(), arguments)
+
+
+def _save(arguments: argparse.Namespace) -> None:
+    from training import publish
+
+    publish.save_all(arguments.work, MODELS)
+
+
+def _scores(arguments: argparse.Namespace) -> None:
+    from training import sheet
+
+    sheet.write(MODELS)
+
+
+def _train(train: Callable[..., None], settings: Any, arguments: argparse.Namespace) -> None:
+    """Runs one training function in `--processes` processes that find each other through a file."""
+    if arguments.steps:
+        settings = replace(settings, rates=replace(settings.rates, steps=arguments.steps))
     for stale in arguments.work.glob("*.group"):
         stale.unlink()
     multiprocessing.spawn(train, (arguments.processes, arguments.work, settings), arguments.processes)
 
 
-STAGES: dict[str, Callable[[argparse.Namespace], None]] = {"vae": _vae}
+MODELS = Path(__file__).resolve().parent
+STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "vae": _vae,
+    "text": _text,
+    "latents": _latents,
+    "unet": _unet,
+    "controlnet": _controlnet,
+    "save": _save,
+    "scores": _scores,
+}
 
 
 def main() -> None:
@@ -38,6 +89,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="single-thread processes (default 2)")
     parser.add_argument("--steps", type=int, default=0, help="steps of this stage (default: the stage's own)")
     arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
     STAGES[arguments.stage](arguments)
 
 

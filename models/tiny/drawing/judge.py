@@ -128,7 +128,9 @@ def _templates() -> dict[str, np.ndarray]:
         x, y, width, height = cv2.boundingRect(mask)
         factor = (_TEMPLATE_PX - 8) / max(width, height)
         size = (round(width * factor), round(height * factor))
-        found[name] = _centred(cv2.resize(mask[y : y + height, x : x + width], size, interpolation=cv2.INTER_AREA) > 127)
+        found[name] = _centred(
+            cv2.resize(mask[y : y + height, x : x + width], size, interpolation=cv2.INTER_AREA) > 127
+        )
     return found
 
 

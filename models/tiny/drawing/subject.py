@@ -72,3 +72,67 @@ def take(photo: Photo) -> Image.Image:
 def photos() -> dict[str, Image.Image]:
     """The five photos by file name, RGB, 480 to 640 px a side."""
     return {photo.name: take(photo) for photo in PHOTOS}
+
+
+_RADII_PX = (13, 15, 17, 19, 21, 23, 25)
+_TILTS_DEGREES = (-8, 0, 8)
+_CLOSE = 75.0  # RGB distance up to which a pixel has a part's colour
+_MARGIN_PX = 8  # the picture is continued by this much, so that a subject cut by the edge is still found
+
+
+@dataclass(frozen=True)
+class _Template:
+    pixels: np.ndarray  # float32, height x width x 3
+    mask: np.ndarray  # float32, 1 inside Pip
+    parts: dict[str, np.ndarray]  # bool, the pixels that must have this part's colour
+
+
+def subject_fidelity(image: Image.Image) -> float:
+    """How well a picture shows Pip, 0 to 1: best correlation over place, scale and tilt times the share of right colours.
+
+    Pictures are reduced to 64 px on the shorter side first.
+    """
+    rgb = image.convert("RGB")
+    factor = 64 / min(rgb.size)
+    if factor != 1:
+        rgb = rgb.resize((round(rgb.width * factor), round(rgb.height * factor)), Image.Resampling.LANCZOS)
+    m = _MARGIN_PX
+    pixels = cv2.copyMakeBorder(np.asarray(rgb, np.float32), m, m, m, m, cv2.BORDER_REPLICATE)
+    return max(_match(pixels, template) for template in _templates())
+
+
+def _match(pixels: np.ndarray, template: _Template) -> float:
+    mask = np.repeat(template.mask[..., None], 3, axis=2)
+    correlation = cv2.matchTemplate(pixels, template.pixels, cv2.TM_CCOEFF_NORMED, mask=mask)
+    correlation[~np.isfinite(correlation)] = 0
+    _, best, _, (x, y) = cv2.minMaxLoc(correlation)
+    height, width = template.mask.shape
+    found = pixels[y : y + height, x : x + width]
+    shares = [
+        float((np.linalg.norm(found - np.array(colour, np.float32), axis=2) < _CLOSE)[template.parts[name]].mean())
+        for name, colour in _COLOURS.items()
+    ]
+    return max(0.0, best) * float(np.mean(shares))
+
+
+_COLOURS: dict[str, Rgb] = {"body": BODY, "belly": BELLY, "tips": TIPS, "white": (252, 252, 252)}
+
+
+@lru_cache(maxsize=1)
+def _templates() -> tuple[_Template, ...]:
+    return tuple(_template(radius, tilt) for radius in _RADII_PX for tilt in _TILTS_DEGREES)
+
+
+def _template(radius_px: int, tilt_degrees: float) -> _Template:
+    frame = Frame(32, 32, radius_px, tilt_degrees)
+    pictures = []
+    for shade in ((0, 0, 0), (255, 255, 255)):
+        canvas = Canvas(Image.new("RGB", (64, 64), shade))
+        draw_subject(canvas, frame)
+        pictures.append(np.asarray(canvas.reduced(), np.float32))
+    mask = (np.abs(pictures[0] - pictures[1]).max(axis=2) < 60).astype(np.float32)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    pixels = np.ascontiguousarray(pictures[0][window])
+    parts = {n: np.linalg.norm(pixels - np.array(c, np.float32), axis=2) < 40 for n, c in _COLOURS.items()}
+    return _Template(pixels, np.ascontiguousarray(mask[window]), parts)

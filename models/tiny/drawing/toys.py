@@ -1,7 +1,6 @@
-"""Composite toys in two colours (robot, house, fish ...) with captions, and doodles of random parts.
+"""Composite toys in two colours (robot, house, fish ...) with captions; they teach the UNet the word "toy".
 
-They teach the VAE many-coloured details and the UNet the word "toy". The demo's subject (`subject`) belongs to a
-family that is in neither: creatures with antennae.
+The demo's subject (`subject`) belongs to a family that is not among them: creatures with antennae.
 """
 
 import random
@@ -210,34 +209,3 @@ def toy_captions(toy: Toy) -> list[str]:
             f"a photo of a toy {phrase}",
         ]
     return texts
-
-
-def draw_doodle(rng: random.Random) -> Image.Image:
-    """Random parts, spots, stripes and eyes in random colours: detail for the VAE, without a caption."""
-
-    def colour() -> Rgb:
-        return (rng.randrange(256), rng.randrange(256), rng.randrange(256))
-
-    canvas = Canvas(background(rng.choice(BACKGROUNDS)))
-    for _ in range(rng.randint(1, 3)):
-        frame = Frame(rng.uniform(12, 52), rng.uniform(12, 52), rng.uniform(8, 24), rng.uniform(-40, 40))
-        for _ in range(rng.randint(1, 4)):
-            x, y, rx, ry = (
-                rng.uniform(-0.6, 0.6),
-                rng.uniform(-0.6, 0.6),
-                rng.uniform(0.15, 0.8),
-                rng.uniform(0.15, 0.8),
-            )
-            outline = rng.choice(
-                (
-                    oval(x, y, rx, ry),
-                    box(x - rx, y - ry, x + rx, y + ry),
-                    [(x, y - ry), (x + rx, y + ry), (x - rx, y + ry)],
-                )
-            )
-            (canvas.part if rng.random() < 0.6 else canvas.patch)(frame, outline, colour())
-        for _ in range(rng.randint(0, 3)):
-            canvas.spot(frame, rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(0.08, 0.25), colour())
-        for _ in range(rng.randint(0, 2)):
-            canvas.eye(frame, rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(0.15, 0.3))
-    return canvas.reduced()

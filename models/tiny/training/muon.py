@@ -37,3 +37,12 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
                 rows, columns = update.shape
                 p.add_(orthogonalised(update).view_as(p), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+
+
+def optimizers(model: torch.nn.Module, muon_rate: float, adam_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices and kernels inside, AdamW for norms, biases, embeddings and the first and last layers."""
+    outer = ("conv_in", "conv_out", "zero", "controlnet_", "embedding", "time_emb_proj")
+    inner = [p for n, p in model.named_parameters() if p.ndim >= 2 and not any(word in n for word in outer)]
+    chosen = {id(p) for p in inner}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [torch.optim.AdamW(others, adam_rate, (0.9, 0.99), weight_decay=0), Muon(inner, muon_rate)]

@@ -51,7 +51,9 @@ def save_pipeline(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
-    PNDMScheduler(**_without_clip(SCHEDULE), skip_prk_steps=True, set_alpha_to_one=False).save_pretrained(folder / "scheduler")
+    PNDMScheduler(**_without_clip(SCHEDULE), skip_prk_steps=True, set_alpha_to_one=False).save_pretrained(
+        folder / "scheduler"
+    )
     # the classic files; fast tokenizers of transformers 5 would write tokenizer.json alone
     (folder / "tokenizer").mkdir()
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
@@ -78,3 +80,17 @@ def load_parts(work: Path) -> tuple[AutoencoderKL, CLIPTextModel, UNet2DConditio
     if scale.exists():
         parts[0].register_to_config(scaling_factor=json.loads(scale.read_text()))
     return (*parts, tokens)
+
+
+def save_all(work: Path, models: Path) -> None:
+    """Writes sd15-tiny and, once it is trained, controlnet-canny-tiny into `models`."""
+    from . import controlnet
+
+    vae, encoder, base, tokens = load_parts(work)
+    guide_file = work / "controlnet.pt"
+    if guide_file.exists():
+        guide = controlnet.build(base)
+        guide.load_state_dict(torch.load(guide_file, weights_only=True))
+        shutil.rmtree(models / "controlnet-canny-tiny", ignore_errors=True)
+        save_model(guide, models / "controlnet-canny-tiny")
+    save_pipeline(models / "sd15-tiny", vae, encoder, base, tokens)

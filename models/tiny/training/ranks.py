@@ -1,7 +1,6 @@
 """Data-parallel training over single-thread processes: on few busy cores faster than threads inside operators."""
 
 import math
-from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -14,18 +13,21 @@ def start(rank: int, processes: int, folder: str) -> None:
         dist.init_process_group("gloo", init_method=f"file://{folder}", rank=rank, world_size=processes)
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter], processes: int) -> None:
-    """Replaces every gradient by its mean over the processes, in one message."""
-    if processes == 1:
+def average_weights(model: torch.nn.Module, step: int, processes: int, every: int = 8) -> None:
+    """Every few steps replaces the weights by their mean over the processes (local SGD, Stich 2018).
+
+    Averaging gradients at each step would make every process wait for the slowest one at each step.
+    """
+    if processes == 1 or step % every != every - 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
+    weights = [p.data for p in model.parameters() if p.requires_grad]
+    flat = torch.cat([w.flatten() for w in weights])
     dist.all_reduce(flat)
     flat /= processes
     position = 0
-    for gradient in gradients:
-        gradient.copy_(flat[position : position + gradient.numel()].view_as(gradient))
-        position += gradient.numel()
+    for weight in weights:
+        weight.copy_(flat[position : position + weight.numel()].view_as(weight))
+        position += weight.numel()
 
 
 def cosine(step: int, steps: int, warmup: int = 50, hold: float = 0.3, floor: float = 0.02) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from drawing import scenes, toys
 from torch import nn
+from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import tokenizer
@@ -53,7 +53,9 @@ def build(tokens: CLIPTokenizer) -> CLIPTextModel:
 
 
 def encode_ids(tokens: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    return tokens(texts, padding="max_length", max_length=tokenizer.TOKENS, truncation=True, return_tensors="pt").input_ids
+    return tokens(
+        texts, padding="max_length", max_length=tokenizer.TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
 
 
 def labels_of(caption: str) -> dict[str, int]:
@@ -101,7 +103,8 @@ class Probe(nn.Module):
 
     def loss(self, state: torch.Tensor, labels: list[dict[str, int]]) -> torch.Tensor:
         losses = [
-            F.cross_entropy(head(state), torch.tensor([found[name] for found in labels])) for name, head in self.heads.items()
+            functional.cross_entropy(head(state), torch.tensor([found[name] for found in labels]))
+            for name, head in self.heads.items()
         ]
         return torch.stack(losses).mean()
 
@@ -110,7 +113,9 @@ def train(folder: Path, settings: TextSettings) -> None:
     """Writes the tokenizer folder and `text.pt` (state dict)."""
     tokens = tokenizer.build(folder / "tokenizer")
     encoder, probe = build(tokens), Probe()
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *probe.parameters()], settings.rate, (0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        [*encoder.parameters(), *probe.parameters()], settings.rate, (0.9, 0.99), weight_decay=0.01
+    )
     began = time.monotonic()
     for step in range(settings.steps):
         optimizer.param_groups[0]["lr"] = settings.rate * cosine(step, settings.steps, warmup=20)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from drawing import scenes, toys
@@ -38,7 +39,7 @@ def merges(vocabulary_words: list[str]) -> list[tuple[str, str]]:
     split = [[*word[:-1], f"{word[-1]}</w>"] for word in vocabulary_words]
     found = []
     while any(len(symbols) > 1 for symbols in split):
-        pairs = Counter(pair for symbols in split for pair in zip(symbols, symbols[1:], strict=False))
+        pairs = Counter(pair for symbols in split for pair in pairwise(symbols))
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         found.append(best)
         split = [_joined(symbols, best) for symbols in split]

@@ -1,6 +1,7 @@
 """Stage 4: the UNet, trained on cached latents and caption states to predict the noise."""
 
-import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
-from .ranks import average_gradients, cosine, start
+from . import loop
+from .loop import Rates
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -21,14 +23,16 @@ SCHEDULE = {
 }
 
 
+SNR_GAMMA = 5.0
+UNET_RATES = Rates(steps=1600, muon=0.01, adam=1e-3, average_decay=0.995)
+Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray], torch.Tensor]
+
+
 @dataclass(frozen=True)
 class UnetSettings:
-    steps: int = 1600
-    batch_per_process: int = 32
-    rate: float = 7e-4
-    average_decay: float = 0.998
+    rates: Rates = UNET_RATES
+    batch_per_process: int = 48
     empty_share: float = 0.1  # captions replaced by "", for classifier-free guidance
-    snr_gamma: float = 5.0
     seed: int = 4
 
 
@@ -66,7 +70,9 @@ class Cache:
         self.states = np.load(folder / "caption-states.npy", mmap_mode="r")
         self.empty = torch.from_numpy(np.load(folder / "caption-empty.npy")).float()
 
-    def batch(self, rng: np.random.Generator, count: int, empty_share: float) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    def batch(
+        self, rng: np.random.Generator, count: int, empty_share: float
+    ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         """Sampled latents (count, 4, 8, 8), caption states (count, tokens, 768) and the indices drawn."""
         chosen = np.sort(rng.integers(len(self.mean), size=count))
         captions = self.caption_of[chosen, rng.integers(self.caption_of.shape[1], size=count)]
@@ -77,42 +83,36 @@ class Cache:
         return latents, states, chosen
 
 
+class Noise:
+    """The diffusion loss on batches of the cache; every draw is a function of seed, step and rank."""
+
+    def __init__(self, cache: Cache, batch: int, empty_share: float, seed: int, rank: int) -> None:
+        self._cache, self._batch, self._empty_share = cache, batch, empty_share
+        self._seed, self._rank = seed, rank
+        self._alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
+        self._recent: deque[float] = deque(maxlen=20)
+
+    def loss(self, step: int, predict: Predict) -> tuple[torch.Tensor, dict[str, float]]:
+        """`predict(noisy, steps, states, chosen)` gives the noise; the report holds its plain squared error."""
+        rng = np.random.default_rng([self._seed, step, self._rank])
+        clean, states, chosen = self._cache.batch(rng, self._batch, self._empty_share)
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+        steps = torch.from_numpy(rng.integers(1000, size=len(clean)))
+        signal = self._alphas[steps][:, None, None, None]
+        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        squared = (predict(noisy, steps, states, chosen) - noise).square().mean(dim=(1, 2, 3))
+        self._recent.append(squared.mean().item())
+        weight = min_snr_weight(steps, self._alphas, SNR_GAMMA)
+        return (squared * weight).mean(), {"loss": float(np.mean(self._recent))}
+
+
 def train(rank: int, processes: int, folder: Path, settings: UnetSettings) -> None:
-    """Writes `unet.pt` (averaged weights) every 100 steps; `unet-state.pt` lets it resume."""
-    start(rank, processes, str(folder / "unet.group"))
-    unet, cache = build(), Cache(folder)
-    alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
-    optimizer = torch.optim.AdamW(unet.parameters(), settings.rate, (0.9, 0.99), weight_decay=0.01)
-    average = {name: p.detach().clone() for name, p in unet.state_dict().items()}
-    first = 0
-    state_file = folder / "unet-state.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        unet.load_state_dict(state["unet"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, first = state["average"], state["step"]
-    began, losses = time.monotonic(), []
-    for step in range(first, settings.steps):
-        optimizer.param_groups[0]["lr"] = settings.rate * cosine(step, settings.steps)
-        rng = np.random.default_rng([settings.seed, step, rank])
-        latents, states, _ = cache.batch(rng, settings.batch_per_process, settings.empty_share)
-        noise = torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32))
-        steps = torch.from_numpy(rng.integers(1000, size=len(latents)))
-        signal = alphas[steps][:, None, None, None]
-        output = unet(signal.sqrt() * latents + (1 - signal).sqrt() * noise, steps, states).sample
-        squared = (output - noise).square().mean(dim=(1, 2, 3))
-        loss = (squared * min_snr_weight(steps, alphas, settings.snr_gamma)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(unet.parameters(), processes)
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        decay = min(settings.average_decay, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(average.values()), list(unet.state_dict().values()), 1 - decay)
-        losses.append(squared.mean().item())
-        if rank == 0 and step % 20 == 19:
-            print(f"unet {step + 1} loss {np.mean(losses[-20:]):.4f} {time.monotonic() - began:.0f}s", flush=True)
-        if rank == 0 and (step % 100 == 99 or step == settings.steps - 1):
-            saved = {"unet": unet.state_dict(), "average": average, "optimizer": optimizer.state_dict(), "step": step + 1}
-            torch.save(saved, state_file)
-            torch.save(average, folder / "unet.pt")
+    """Writes `unet.pt`, the running average of the weights."""
+    torch.set_num_threads(1)
+    unet = build()
+    noise = Noise(Cache(folder), settings.batch_per_process, settings.empty_share, settings.seed, rank)
+
+    def predict(noisy: torch.Tensor, steps: torch.Tensor, states: torch.Tensor, _: np.ndarray) -> torch.Tensor:
+        return unet(noisy, steps, states).sample
+
+    loop.run(unet, lambda step: noise.loss(step, predict), settings.rates, "unet", folder, rank, processes)
