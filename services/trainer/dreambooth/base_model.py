@@ -82,6 +82,7 @@ def describe(name: str, folder: Path) -> BaseModel:
     pipeline = _json(name, folder, "model_index.json").get("_class_name")
     width = unet.get("cross_attention_dim")
     _expect(name, "model_index.json: _class_name", pipeline, ("StableDiffusionPipeline",))
+    architecture = _ARCHITECTURES[_expect(name, "unet/config.json: cross_attention_dim", width, tuple(_ARCHITECTURES))]
     _expect(name, "text_encoder/config.json: hidden_size", text.get("hidden_size"), (width,))
     _expect(name, "unet/config.json: in_channels", unet.get("in_channels"), (vae.get("latent_channels"),))
     _expect(name, "scheduler/scheduler_config.json: prediction_type", prediction_type, _PREDICTION_TYPES)
@@ -89,9 +90,7 @@ def describe(name: str, folder: Path) -> BaseModel:
     return BaseModel(
         name=name,
         folder=folder,
-        architecture=_ARCHITECTURES[
-            _expect(name, "unet/config.json: cross_attention_dim", width, tuple(_ARCHITECTURES))
-        ],
+        architecture=architecture,
         precision=_PRECISIONS[_expect(name, UNET_WEIGHTS, dtype_of(name, folder / UNET_WEIGHTS), tuple(_PRECISIONS))],
         prediction_type=str(prediction_type),
         resolution_px=int(unet.get("sample_size") or 64) * vae_factor,

@@ -1,0 +1,103 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from artifacts.errors import CaptionInvalid
+from artifacts.sessions import Sessions
+from dreambooth import dataset
+from dreambooth.dataset import TrainingImage
+from dreambooth.errors import PictureInvalid, SessionUnusable
+from dreambooth.recipe import Recipe, parse
+from PIL import Image
+
+
+@pytest.fixture
+def recipe(order: Callable[..., dict[str, Any]]) -> Recipe:
+    return parse(json.dumps(order(use_captions=True)))
+
+
+def load(sessions: Sessions, recipe: Recipe, warnings: list[str] | None = None) -> tuple[TrainingImage, ...]:
+    return dataset.load(sessions, "toy", recipe, 64, (warnings if warnings is not None else []).append)
+
+
+def test_images_come_in_order_with_prompt_and_pixels(sessions: Sessions, recipe: Recipe) -> None:
+    sessions.set_caption("toy", "sks_toy (1).png", "on grass")
+    found = load(sessions, recipe)
+    assert [image.filename for image in found] == [f"sks_toy ({n}).png" for n in range(3)]
+    assert [image.prompt for image in found] == ["sks toy", "sks toy on grass", "sks toy"]
+    assert all(image.pixels.shape == (64, 64, 3) for image in found)
+    assert [image.sha256 for image in found] == [image.sha256 for image in sessions.images("toy")]
+
+
+def test_all_bad_files_are_named_at_once(sessions: Sessions, recipe: Recipe, bad_files: dict[str, bytes]) -> None:
+    for name, content in bad_files.items():
+        sessions.put_image("toy", name, content)
+    with pytest.raises(PictureInvalid) as refused:
+        load(sessions, recipe)
+    assert sorted(problem.split(":")[0] for problem in refused.value.problems) == sorted(bad_files)
+
+
+@pytest.fixture
+def bad_files() -> dict[str, bytes]:
+    import io
+
+    def encoded(image: Image.Image, **options: Any) -> bytes:
+        file = io.BytesIO()
+        image.save(file, "PNG", **options)
+        return file.getvalue()
+
+    plain = Image.effect_noise((64, 64), 50)
+    return {
+        "text.png": b"these are words",
+        "empty.png": b"",
+        "cut.png": encoded(plain)[:700],
+        "dot.png": encoded(Image.new("RGB", (1, 1))),
+        "moving.png": encoded(plain, save_all=True, append_images=[Image.new("L", (64, 64))]),
+        "17.png": encoded(plain),
+    }
+
+
+def test_caption_without_image_is_refused_by_name(sessions: Sessions, recipe: Recipe) -> None:
+    sessions.store.put("sessions/toy/captions/lost.txt", b"a toy")
+    with pytest.raises(PictureInvalid, match=r"captions/lost\.txt belongs to no image"):
+        load(sessions, recipe)
+
+
+def test_caption_that_is_not_text_is_refused_by_name(sessions: Sessions, recipe: Recipe) -> None:
+    sessions.store.put("sessions/toy/captions/sks_toy (0).txt", b"\xff\xfe\xff")
+    with pytest.raises(CaptionInvalid, match=r"sks_toy \(0\)\.txt"):
+        load(sessions, recipe)
+
+
+def test_missing_caption_is_refused_only_if_required(sessions: Sessions, order: Callable[..., dict[str, Any]]) -> None:
+    sessions.set_caption("toy", "sks_toy (0).png", "on grass")
+    strict = parse(json.dumps(order(use_captions=True, require_captions=True)))
+    with pytest.raises(PictureInvalid) as refused:
+        load(sessions, strict)
+    assert [problem.split(":")[0] for problem in refused.value.problems] == ["sks_toy (1).png", "sks_toy (2).png"]
+
+
+def test_image_changed_behind_its_digest_is_refused(sessions: Sessions, recipe: Recipe) -> None:
+    key = "sessions/toy/instance_images/sks_toy (1).png"
+    content = sessions.store.get(key)
+    metadata = {"sha256": sessions.images("toy")[1].sha256, "width": "64", "height": "64"}
+    sessions.store.put(key, content[:-1] + b"\0", metadata=metadata)
+    with pytest.raises(PictureInvalid, match=r"sks_toy \(1\)\.png: expected sha256"):
+        load(sessions, recipe)
+
+
+def test_hidden_file_is_skipped_with_a_warning_and_a_duplicate_is_reported(sessions: Sessions, recipe: Recipe) -> None:
+    sessions.store.put("sessions/toy/instance_images/.DS_Store", b"Bud1")
+    sessions.put_image("toy", "sks_toy again.png", sessions.read_image("toy", "sks_toy (0).png"), 64, 64)
+    warnings: list[str] = []
+    assert len(load(sessions, recipe, warnings)) == 4
+    assert any(".DS_Store" in warning for warning in warnings)
+    assert any("sks_toy again.png is the same picture as sks_toy (0).png" in warning for warning in warnings)
+
+
+def test_unknown_and_empty_sessions_are_refused(sessions: Sessions, recipe: Recipe) -> None:
+    sessions.create("empty")
+    for name, reason in (("empty", "has no images"), ("nobody", "does not exist")):
+        with pytest.raises(SessionUnusable, match=reason):
+            dataset.load(sessions, name, recipe, 64, print)

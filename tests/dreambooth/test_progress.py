@@ -1,0 +1,56 @@
+import pytest
+from dreambooth.progress import Progress, StepFacts
+
+
+class Clock:
+    """Seconds that only pass when told."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def facts(step: int, stage: str = "unet") -> StepFacts:
+    return StepFacts(stage, step, 100, 1e-6, ("a.png",))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_rate_and_time_left_count_both_stages(clock: Clock) -> None:
+    progress = Progress(2, {"text_encoder": 40, "unet": 0}, clock)
+    progress.enter("text_encoder")
+    for step in range(1, 11):
+        clock.seconds += 0.5
+        record = progress.record(facts(step, "text_encoder"), 1.0)
+    assert record["images_per_second"] == pytest.approx(4.0)
+    assert record["eta_seconds"] == pytest.approx((90 + 40) * 0.5)
+
+
+def test_rate_is_that_of_the_last_steps_and_ignores_sampling(clock: Clock) -> None:
+    progress = Progress(1, {"unet": 0}, clock)
+    progress.enter("unet")
+    for step in range(1, 61):
+        clock.seconds += 10 if step <= 5 else 0.25
+        record = progress.record(facts(step), 1.0)
+        if step == 55:
+            resume = progress.pause()
+            clock.seconds += 1000
+            resume()
+    assert record["images_per_second"] == pytest.approx(4.0)
+
+
+def test_smoothed_loss_starts_at_the_loss_and_follows_with_its_weight(clock: Clock) -> None:
+    progress = Progress(1, {"text_encoder": 5, "unet": 0}, clock)
+    for stage in ("text_encoder", "unet"):
+        progress.enter(stage)
+        clock.seconds += 1
+        assert progress.record(facts(1, stage), 2.0)["smoothed_loss"] == 2.0
+        clock.seconds += 1
+        assert progress.record(facts(2, stage), 1.0)["smoothed_loss"] == pytest.approx(0.98 * 2.0 + 0.02 * 1.0)
+    assert progress.first_loss == {"text_encoder": 2.0, "unet": 2.0}
+    assert progress.last_loss == {"text_encoder": 1.0, "unet": 1.0}
