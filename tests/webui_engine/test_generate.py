@@ -237,4 +237,4 @@ class TestImg2Img:
 
     def test_a_picture_over_the_limit(self, client: httpx.Client) -> None:
         body = {"init_images": [as_base64(drawing().resize((2100, 2000)))], "steps": 1}
-        refused(client.post("/sdapi/v1/img2img", json=body), 422, "2100x2000", "4194304 pixels")
+        refused(client.post("/sdapi/v1/img2img", json=body), 422, "2100x2000", "at most 4194304")

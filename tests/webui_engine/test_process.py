@@ -1,0 +1,66 @@
+"""`python -m webui_engine` as a process: the port before torch, readiness, draining, and a wrong configuration."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .conftest import TOKEN, refused
+
+
+def environment(**values: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+    return {**kept, "DARKROOM_TOKEN": TOKEN, **values}
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """An engine without models, and its address; the file appears as soon as the port is open."""
+    file = tmp_path / "endpoint.json"
+    settings = {"DARKROOM_ENDPOINT_FILE": str(file), "DARKROOM_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "webui_engine"]
+    child = subprocess.Popen(command, env=environment(**settings), stderr=subprocess.PIPE, text=True)
+    try:
+        while not file.exists():
+            assert child.poll() is None, child.stderr and child.stderr.read()
+        yield child, f"http://{json.loads(file.read_text())['http']}"
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_the_port_opens_before_torch_is_there(process: tuple["subprocess.Popen[str]", str]) -> None:
+    child, url = process
+    assert httpx.get(f"{url}/healthz", timeout=60).status_code == 200
+    ready = httpx.get(f"{url}/readyz", timeout=60)
+    assert (ready.status_code, ready.json()) == (503, {"status": "starting"})
+    assert httpx.get(f"{url}/sdapi/v1/samplers", timeout=60).status_code == 401
+    early = httpx.get(f"{url}/sdapi/v1/samplers", auth=("u", TOKEN), timeout=60)
+    refused(early, 503, "starting")
+    assert int(early.headers["retry-after"]) > 0
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(timeout=60) == 0
+
+
+def test_all_mistakes_of_the_configuration_are_told_at_once() -> None:
+    settings = environment(DARKROOM_TOKEN="", DARKROOM_MODELS_IN_MEMORY="0", DARKROOM_DEVICE="tpu")
+    done = subprocess.run(
+        [sys.executable, "-m", "webui_engine"], env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    for name in ("DARKROOM_MODELS_IN_MEMORY", "DARKROOM_DEVICE"):
+        assert name in done.stderr
+
+
+def test_help_lists_the_settings() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "webui_engine", "--help"], env=environment(), capture_output=True, text=True, check=True
+    )
+    for name in ("DARKROOM_MODELS", "DARKROOM_CONTROLNETS", "DARKROOM_TOKEN", "DARKROOM_S3_ENDPOINT"):
+        assert name in done.stdout
