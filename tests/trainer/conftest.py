@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +98,9 @@ def photo() -> bytes:
     return encoded(Image.radial_gradient("L").resize((96, 64)).convert("RGB"))
 
 
-async def upload(client: Client, session: str, filename: str, data: bytes, **header: object) -> session_pb.InstanceImage:
+async def upload(
+    client: Client, session: str, filename: str, data: bytes, **header: object
+) -> session_pb.InstanceImage:
     """Stream one file in chunks."""
 
     async def parts() -> AsyncIterator[session_pb.UploadImageRequest]:
@@ -153,7 +155,6 @@ def steps(events: list[pb.RunEvent]) -> list[int]:
 
 
 @pytest.fixture(autouse=True)
-def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs inherit the environment; one compute thread is enough for each."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
