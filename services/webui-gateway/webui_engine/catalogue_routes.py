@@ -114,15 +114,17 @@ def memory_use() -> dict[str, Any]:
 @router.get("/sdapi/v1/cmd-flags")
 def cmd_flags(request: Request) -> dict[str, Any]:
     """What corresponds to A1111's command line. No secrets."""
-    config = engine_of(request).config
+    engine = engine_of(request)
+    config = engine.config
     return {
         "api": True,
         "nowebui": True,
         "api_auth": None,
         "listen": config.server.host not in ("127.0.0.1", "localhost", "::1"),
         "ckpt_dir": str(config.model_folders[0]) if config.model_folders else None,
-        "use_cpu": ["all"] if config.device == "cpu" else [],
-        "no_half": config.precision == "fp32",
+        "use_cpu": ["all"] if engine.device == "cpu" else [],
+        "no_half": engine.precision == "fp32",
+        "precision": engine.precision,
         "version": f"darkroom {VERSION}",
     }
 

@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from artifacts.checkpoints import Checkpoints
@@ -15,7 +16,7 @@ from artifacts.store import ObjectStore, StoreConfig
 from webui_engine import options, planning
 from webui_engine.catalogue import Catalogue, Model
 from webui_engine.config import EngineConfig
-from webui_engine.errors import NotReady, RequestInvalid
+from webui_engine.errors import Cancelled, ModelBroken, NotReady, RequestInvalid
 from webui_engine.metrics import Metrics
 from webui_engine.options import Options
 from webui_engine.planning import Limits, Plan
@@ -53,6 +54,16 @@ class Engine:
     def options(self) -> Options:
         """The options as they are now."""
         return self._options
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda"."""
+        return str(self._memory().placement.device.type)
+
+    @property
+    def precision(self) -> str:
+        """ "fp32", "fp16" or "bf16": what models run in."""
+        return self._memory().placement.precision
 
     def start(self) -> None:
         """Start the worker; its first job imports torch, reads the catalogue and loads a model."""
@@ -125,14 +136,17 @@ class Engine:
             raise
 
     def _load_first(self) -> None:
-        """Load the default model, else the first. Without any the engine serves what it can: checkpoints may come."""
-        models = self.catalogue.models()
+        """Load the default model, else the first that can be loaded. Without any the engine waits for checkpoints."""
         if self.config.default_model:
             self._use(self.catalogue.find(self.config.default_model, "DARKROOM_DEFAULT_MODEL"))
-        elif models:
-            self._use(models[0])
-        else:
-            _log.warning("there is no model yet; publish a checkpoint or set DARKROOM_MODELS")
+            return
+        for model in self.catalogue.models():
+            try:
+                self._use(model)
+                return
+            except ModelBroken as error:
+                _log.error("%s", error)
+        _log.warning("there is no model yet; publish a checkpoint or set DARKROOM_MODELS")
 
     def _memory(self) -> "Models":
         if self._models is None:
@@ -143,8 +157,7 @@ class Engine:
         """Make a model current. If it cannot be loaded, the one before stays."""
         loaded = self._memory().get(model)
         self._current = model
-        changes = {"sd_model_checkpoint": model.title, "sd_checkpoint_hash": model.sha256}
-        self._options = Options(**{**vars(self._options), **changes})
+        self._options = replace(self._options, sd_model_checkpoint=model.title, sd_checkpoint_hash=model.sha256)
         return loaded
 
     def _current_model(self) -> "Loaded":
@@ -170,11 +183,11 @@ class Engine:
         self.progress.begin(task_id, plan.n_iter)
         began = time.monotonic()
         try:
+            if self.worker.is_abandoned:  # between the queue and `begin` an interrupt finds nothing to stop
+                raise Cancelled
             loaded = self._memory().get(plan.model) if plan.model else self._current_model()
             if plan.keep_override:
-                self._options = Options(
-                    **{**vars(effective), **{k: vars(self._options)[k] for k in options.MODEL_KEYS}}
-                )
+                self._options = effective
                 self._use(loaded.model)
             drawn = generate.draw(plan, loaded, self._memory(), clip_skip, self.progress)
             self.metrics.images.inc(len(drawn.images))

@@ -52,7 +52,12 @@ class Placement:
     """Where models run and in which number format. The VAE is always fp32: in fp16 some overflow to black."""
 
     device: torch.device
-    dtype: torch.dtype
+    precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch type of `precision`."""
+        return DTYPES[self.precision]
 
     @classmethod
     def choose(cls, device: str, precision: str) -> "Placement":
@@ -61,7 +66,7 @@ class Placement:
             raise ValueError("DARKROOM_DEVICE is 'cuda', but torch finds no CUDA device; set it to 'cpu' or 'auto'")
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         auto = "fp16" if name == "cuda" else "fp32"
-        return cls(torch.device(name), DTYPES[auto if precision == "auto" else precision])
+        return cls(torch.device(name), auto if precision == "auto" else precision)
 
 
 @dataclass(frozen=True, eq=False)

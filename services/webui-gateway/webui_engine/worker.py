@@ -20,11 +20,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Job:
-    """One piece of work and the future of its result."""
+    """One piece of work and the future of its result; abandoned when nobody waits for it any more."""
 
     id: str
     work: Callable[[], Any]
     future: "Future[Any]" = field(default_factory=Future)
+    abandoned: bool = False
 
 
 class Worker:
@@ -56,13 +57,20 @@ class Worker:
         return job
 
     def cancel(self, job: Job) -> bool:
-        """Take a waiting job out of the queue; False if it is running or done."""
+        """Take a waiting job out of the queue; False if it is running or done. Either way it is abandoned."""
+        job.abandoned = True
         with self._condition:
             if job not in self._waiting:
                 return False
             self._waiting.remove(job)
         job.future.set_exception(Cancelled())
         return True
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the running job."""
+        with self._condition:
+            return self._running is not None and self._running.abandoned
 
     def pending(self) -> list[str]:
         """Ids of waiting jobs, the next one first."""
