@@ -1,22 +1,28 @@
 """One back end: an engine or a real A1111 server, spoken to over its REST API. Adapter over httpx."""
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 import httpx
 
-from webui_gateway.errors import BackendFailed
-from webui_gateway.jobs import Progress
+from webui_gateway.errors import BackendAway, BackendFailed, BackendRefused
+from webui_gateway.job import Progress
 from webui_gateway.models import Listing
+from webui_gateway.samplers import Abilities
 
-_CONNECT_SECONDS = 5.0
-# A generation on a slow machine may take very long; a dead connection is noticed by TCP, not by this.
-_GENERATION_SECONDS = 3600.0
-_QUERY_SECONDS = 10.0
-UNREACHABLE = (httpx.TransportError,)
+_CONNECT_SECONDS: Final = 5.0
+# A generation on a slow machine may take very long; that the back end still lives is asked beside it, by its progress.
+_GENERATION_SECONDS: Final = 3600.0
+_QUERY_SECONDS: Final = 10.0
+# "Not now": a proxy without its server, an engine that starts or stops, a full queue.
+_PASSING: Final = (429, 502, 503, 504)
+_CREDENTIALS_REFUSED: Final = (401, 403)
+# Flags of A1111 that hold or lead to secrets.
+_SECRET_FLAGS: Final = ("api_auth", "gradio_auth", "gradio_auth_path", "ngrok", "ngrok_options", "tls_keyfile")
 
 
 class Backend:
-    """A back end at a URL. Methods raise httpx.TransportError when it is away, BackendFailed when it refuses."""
+    """A back end at a URL. alive, trouble: how it last answered; `gateway` keeps them. Methods raise BackendAway, BackendRefused (4xx) and BackendFailed (anything else wrong)."""
 
     def __init__(self, url: str, token: str) -> None:
         parsed = httpx.URL(url)
@@ -27,61 +33,88 @@ class Backend:
         self._client = httpx.AsyncClient(
             base_url=self.url, auth=auth, headers=headers, timeout=timeout, trust_env=False
         )
-        self.precisions: frozenset[str] = frozenset()
-        self.samplers: frozenset[str] = frozenset()
+        self.abilities = Abilities()
         self.alive = False
+        self.trouble = "it was not asked yet"
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
+    async def learn(self) -> None:
+        """Ask for what changes only with a restart: samplers, schedules, scripts, precision."""
+        samplers, schedulers, scripts, flags, memory = await asyncio.gather(
+            self.get("/sdapi/v1/samplers"),
+            self._get_or("/sdapi/v1/schedulers", []),  # A1111 has them since 1.9
+            self.get("/sdapi/v1/scripts"),
+            self._get_or("/sdapi/v1/cmd-flags", {}),
+            self._get_or("/sdapi/v1/memory", {}),
+        )
+        try:
+            self.abilities = Abilities(
+                samplers={
+                    str(n).lower(): line["name"]
+                    for line in samplers
+                    for n in (*(line.get("aliases") or ()), line["name"])
+                },
+                schedulers={
+                    str(n).lower(): line["label"] for line in schedulers for n in (line["name"], line["label"])
+                },
+                scripts={tab: frozenset(str(name).lower() for name in names) for tab, names in scripts.items()},
+                precisions=_precisions(flags, memory),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BackendFailed(self.url, 200, f"this is not the API of A1111: {error!r}") from error
+
     async def models(self) -> list[Listing]:
         """What it can draw with."""
-        return [
-            Listing(
-                title=str(line["title"]),
-                model_name=str(line["model_name"]),
-                sha256=str(line.get("sha256") or ""),
-                hash=str(line.get("hash") or ""),
-                filename=str(line.get("filename") or ""),
-            )
-            for line in await self.get("/sdapi/v1/sd-models")
-        ]
+        try:
+            return [
+                Listing(
+                    title=str(line["title"]),
+                    model_name=str(line["model_name"]),
+                    sha256=str(line.get("sha256") or ""),
+                    hash=str(line.get("hash") or ""),
+                    filename=str(line.get("filename") or ""),
+                )
+                for line in await self.get("/sdapi/v1/sd-models")
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BackendFailed(self.url, 200, f"its sd-models are not those of A1111: {error!r}") from error
 
     async def control_net_titles(self) -> list[str]:
         """Titles of its control nets; none without the extension."""
-        try:
-            answer = await self.get("/controlnet/model_list")
-        except BackendFailed as error:
-            if error.status == 404:
-                return []
-            raise
+        answer = await self._get_or("/controlnet/model_list", {})
         return [str(title) for title in answer.get("model_list", ()) if title != "None"]
 
-    async def learn(self) -> None:
-        """Ask once for what does not change: samplers with their aliases, precision."""
-        lines = await self.get("/sdapi/v1/samplers")
-        self.samplers = frozenset(str(name) for line in lines for name in (line["name"], *line.get("aliases", ())))
-        flags = await self.get("/sdapi/v1/cmd-flags")
-        self.precisions = _precisions(flags)
-
     async def generate(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """txt2img or img2img; returns its JSON."""
-        answer: dict[str, Any] = await self._send("POST", path, body, _GENERATION_SECONDS)
+        """txt2img or img2img; returns its JSON, which has `images` and `info`."""
+        answer = await self._send("POST", path, body, _GENERATION_SECONDS)
+        if not isinstance(answer, dict) or not isinstance(answer.get("images"), list) or "info" not in answer:
+            raise BackendFailed(self.url, 200, "its answer has no pictures and no info")
         return answer
 
     async def progress(self) -> Progress:
         """How far the present job is."""
         answer = await self.get("/sdapi/v1/progress")
-        state = answer.get("state", {})
+        state = answer.get("state") or {}
         return Progress(
-            fraction=float(answer.get("progress", 0)),
-            step=int(state.get("sampling_step", 0)),
-            num_steps=int(state.get("sampling_steps", 0)),
-            eta_seconds=float(answer.get("eta_relative", 0)),
+            fraction=min(1.0, max(0.0, float(answer.get("progress") or 0))),
+            step=int(state.get("sampling_step") or 0),
+            num_steps=int(state.get("sampling_steps") or 0),
+            eta_seconds=float(answer.get("eta_relative") or 0),
             preview=str(answer.get("current_image") or ""),
             raw=answer,
         )
+
+    async def flags(self) -> dict[str, Any]:
+        """Its command line, without secrets: A1111 shows its own passwords here."""
+        flags = await self.get("/sdapi/v1/cmd-flags")
+        return {name: None if name in _SECRET_FLAGS else value for name, value in flags.items()}
+
+    async def look_again(self) -> None:
+        """Read the folders of models again."""
+        await self._send("POST", "/sdapi/v1/refresh-checkpoints", None, _QUERY_SECONDS)
 
     async def interrupt(self) -> None:
         """Stop the present job after its current step."""
@@ -92,28 +125,47 @@ class Backend:
         return await self._send("GET", path, None, _QUERY_SECONDS, params)
 
     async def post(self, path: str, body: Any) -> Any:
-        """JSON of a POST."""
+        """JSON of a POST; loading a model may take its time."""
         return await self._send("POST", path, body, _GENERATION_SECONDS)
+
+    async def _get_or(self, path: str, missing: Any) -> Any:
+        """JSON of a GET, or `missing` if there is no such route."""
+        try:
+            return await self.get(path)
+        except BackendRefused as error:
+            if error.status == 404:
+                return missing
+            raise
 
     async def _send(
         self, method: str, path: str, body: Any, seconds: float, params: dict[str, str] | None = None
     ) -> Any:
         timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
-        answer = await self._client.request(method, path, json=body, params=params, timeout=timeout)
+        try:
+            answer = await self._client.request(method, path, json=body, params=params, timeout=timeout)
+        except httpx.TransportError as error:
+            raise BackendAway(self.url, repr(error), isinstance(error, httpx.ReadTimeout)) from error
         try:
             payload = answer.json()
         except ValueError:
             payload = answer.text
-        if answer.status_code >= 400:
+        if answer.status_code in _PASSING:
+            raise BackendAway(self.url, f"status {answer.status_code}: {payload}")
+        if answer.status_code in _CREDENTIALS_REFUSED:
+            advice = "it refuses the gateway's credentials; check DARKROOM_ENGINE_TOKEN, or user:password@ in its URL"
+            raise BackendFailed(self.url, answer.status_code, advice)
+        if 400 <= answer.status_code < 500:
+            raise BackendRefused(answer.status_code, payload)
+        if not answer.is_success or isinstance(payload, str):
             raise BackendFailed(self.url, answer.status_code, payload)
         return payload
 
 
-def _precisions(flags: dict[str, Any]) -> frozenset[str]:
-    """What the command line flags say it runs in; engines name theirs, A1111 has --no-half and --precision."""
+def _precisions(flags: dict[str, Any], memory: dict[str, Any]) -> frozenset[str]:
+    """What it runs in: as it says, else as A1111 decides: fp32 with --no-half, --precision full or without a GPU, else fp16."""
     named = flags.get("precision")
     if named in ("fp32", "fp16", "bf16"):
         return frozenset((named,))
-    if flags.get("no_half") or named == "full":
-        return frozenset(("fp32",))
-    return frozenset(("fp16",))
+    has_gpu = "error" not in (memory.get("cuda") or {"error": ""}) and "all" not in (flags.get("use_cpu") or ())
+    full = flags.get("no_half") or named == "full" or not has_gpu
+    return frozenset(("fp32" if full else "fp16",))

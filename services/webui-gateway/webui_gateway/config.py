@@ -1,7 +1,9 @@
 """Configuration of the gateway, read once from the environment by `__main__`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from artifacts.config import StoreConfig
 from chassis.config import ServerConfig, setting
@@ -16,6 +18,7 @@ class GatewayConfig:
     engines: str = setting(
         "DARKROOM_ENGINES",
         "back ends, URLs of engines or A1111 servers separated by commas; user:password@ is sent as HTTP Basic",
+        secret=True,
     )
     engine_token: str = setting("DARKROOM_ENGINE_TOKEN", "token that engines ask for", default="", secret=True)
     http_port: int = setting(
@@ -34,10 +37,19 @@ class GatewayConfig:
     )
     max_queue: int = setting("DARKROOM_MAX_QUEUE", "most generations that may wait", default=64, minimum=1)
 
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the URLs of the back ends. Passwords in them are not repeated."""
+        if not self.engine_urls:
+            yield "DARKROOM_ENGINES names no back end"
+        for number, url in enumerate(self.engine_urls, 1):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                yield f"DARKROOM_ENGINES: entry {number} is not a URL like http://host:7865 or http://user:password@host:7860"
+
     @property
     def engine_urls(self) -> list[str]:
-        """The back ends, without trailing slashes."""
-        return [url.strip().rstrip("/") for url in self.engines.split(",") if url.strip()]
+        """The back ends, each once, without trailing slashes."""
+        return list(dict.fromkeys(url.strip().rstrip("/") for url in self.engines.split(",") if url.strip()))
 
     @property
     def model_folders(self) -> list[Path]:

@@ -6,12 +6,13 @@ would fail deep inside the model, or draw noise.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from webui_gateway.architectures import SD1_WIDTH, SD2_WIDTH, SDXL_WIDTH, Width
 from webui_gateway.errors import ControlNetMismatch, UnknownControlNet
 from webui_gateway.models import Model
 
-KINDS = (
+KINDS: Final = (
     "canny", "depth", "openpose", "scribble", "softedge", "lineart", "normal", "seg", "mlsd", "shuffle", "inpaint", "tile", "ip2p",
     "recolor", "sketch", "color",
 )  # fmt: skip
@@ -19,12 +20,13 @@ KINDS = (
 
 @dataclass(frozen=True)
 class ControlNet:
-    """A control net. titles: what each back end that has it calls it, by URL."""
+    """A control net. width: None if only a foreign back end knows it, so that no fit can be checked. titles: what each back
+    end that has it calls it, by URL."""
 
     name: str
     kind: str
     architecture: str
-    width: Width
+    width: Width | None
     titles: Mapping[str, str]
 
     @property
@@ -52,7 +54,9 @@ class ControlNetRegistry:
 
     def __init__(self, local: Iterable[tuple[str, str, Width]]) -> None:
         found = ((name, _kind_of(name), architecture, width) for name, architecture, width in local)
-        self._known = {entry[0]: entry for entry in (*_PREDEFINED, *found)}
+        self._known: dict[str, tuple[str, str, str, Width | None]] = {
+            entry[0]: entry for entry in (*_PREDEFINED, *found)
+        }
         self._nets: dict[str, ControlNet] = {}
         self.refresh({})
 
@@ -62,40 +66,44 @@ class ControlNetRegistry:
         for url, lines in titles.items():
             for title in lines:
                 where.setdefault(title.split(" [")[0], {})[url] = title
-        self._nets = {
-            name: ControlNet(name, kind, architecture, width, where.get(name, {}))
-            for name, (_, kind, architecture, width) in sorted(self._known.items())
-        }
+        self._nets = {}
+        for name in sorted({*self._known, *where}):
+            _, kind, architecture, width = self._known.get(name, (name, _kind_of(name), "", None))
+            self._nets[name] = ControlNet(name, kind, architecture, width, where.get(name, {}))
 
     def all(self) -> list[ControlNet]:
         """Every control net in order of name."""
         return list(self._nets.values())
 
     def resolve(self, wanted: str, model: Model) -> ControlNet:
-        """The named control net, or one of the wanted kind that fits the model (one with weights first).
+        """The named control net, or one of the wanted kind that fits the model (first of those beside the model's weights).
 
-        Raises ControlNetMismatch when it does not fit, UnknownControlNet when there is none of that name, kind and model.
+        Raises ControlNetMismatch when it does not fit, UnknownControlNet when there is none of that name or kind.
         """
-        key = wanted.strip().split(" [")[0].lower()
+        key = wanted.strip().removeprefix("controlNets/").split(" [")[0].lower()
         named = next((net for net in self._nets.values() if net.name.lower() == key), None)
         if named is not None:
-            _check_fit(named, model)
+            if not _fits(named, model):
+                raise ControlNetMismatch(model.name, named.name, _difference(named, model))
             return named
         of_kind = [net for net in self._nets.values() if net.kind == key]
-        fitting = [net for net in of_kind if net.width == model.spec.width]
+        fitting = [net for net in of_kind if _fits(net, model)]
         if fitting:
-            return max(fitting, key=lambda net: net.available)
+            return max(fitting, key=lambda net: (bool(net.titles.keys() & model.titles.keys()), net.available))
         if of_kind:
-            raise ControlNetMismatch(model.name, of_kind[0].name, _difference(of_kind[0], model))
+            nearest = max(of_kind, key=lambda net: net.available)
+            raise ControlNetMismatch(model.name, nearest.name, _difference(nearest, model))
         raise UnknownControlNet(wanted, (*self._nets, *(net.kind for net in self._nets.values())))
 
 
-def _check_fit(net: ControlNet, model: Model) -> None:
-    if model.verified and net.width != model.spec.width:
-        raise ControlNetMismatch(model.name, net.name, _difference(net, model))
+def _fits(net: ControlNet, model: Model) -> bool:
+    """Unless both are known nothing is refused: the back end will say."""
+    return net.width is None or not model.verified or net.width == model.spec.width
 
 
 def _difference(net: ControlNet, model: Model) -> str:
+    if net.width is None:
+        return "it is made for another model"
     ours = f"{net.architecture} with channels {net.width.channels} and cross-attention {net.width.cross_attention_dim}"
     width = model.spec.width
     if width is None:

@@ -1,15 +1,23 @@
 """What the gateway refuses, in words that name both sides. `server` and `http_errors` give each a status.
 
 GatewayError
-├── UnknownModel, UnknownSampler, UnknownControlNet, UnknownJob     there is no such thing; the nearest are named
-├── RequestInvalid                                                  a field cannot be understood
-├── Incompatible                                                    two things do not fit each other
-│   ├── ResolutionUnsupported, PrecisionUnsupported, ControlNetMismatch, ModelUnavailable
-└── QueueFull, NoBackend, BackendFailed                             the other side; the first two pass
+├── UnknownModel, UnknownSampler, UnknownScheduler, UnknownScript, UnknownControlNet, UnknownJob
+│                                                        there is no such thing; the nearest are named
+├── RequestInvalid                                       a field cannot be understood
+├── Incompatible                                         two things do not fit each other
+│   ├── ResolutionUnsupported, PrecisionUnsupported, ControlNetMismatch
+│   └── ModelUnavailable, ControlNetUnavailable          known, but no back end has the weights
+├── QueueFull, NoBackend, BackendAway, Stopping          passes: the same request may work later
+├── BackendRefused, BackendFailed                        a back end's own answer: 4xx, and everything else
+└── Cancelled
 """
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Final
+
+# A back end may answer with a page of HTML.
+_MAX_DETAIL_CHARACTERS: Final = 500
 
 
 class GatewayError(Exception):
@@ -21,7 +29,8 @@ class _Unknown(GatewayError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = sorted(set(known))
-        near = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+        by_case = {candidate.lower(): candidate for candidate in names}
+        near = [by_case[match] for match in get_close_matches(name.lower(), by_case, n=3, cutoff=0.4)] or names[:5]
         hint = f"did you mean {', '.join(near)}?" if near else "there is none at all"
         super().__init__(f"unknown {self.kind} {name!r}; {hint}")
         self.name = name
@@ -37,6 +46,18 @@ class UnknownSampler(_Unknown):
     """No back end has this sampler."""
 
     kind = "sampler"
+
+
+class UnknownScheduler(_Unknown):
+    """No back end that has the sampler has this schedule."""
+
+    kind = "scheduler"
+
+
+class UnknownScript(_Unknown):
+    """No back end has this script."""
+
+    kind = "script"
 
 
 class UnknownControlNet(_Unknown):
@@ -99,6 +120,18 @@ class ModelUnavailable(Incompatible):
         self.model = model
 
 
+class ControlNetUnavailable(Incompatible):
+    """The control net fits, but no back end that has the model has its weights. Fields: model, control_net."""
+
+    def __init__(self, model: str, control_net: str) -> None:
+        super().__init__(
+            f"control net {control_net} fits model {model}, but no back end that has the model has its weights; "
+            "install them there"
+        )
+        self.model = model
+        self.control_net = control_net
+
+
 class QueueFull(GatewayError):
     """Too many generations wait. Fields: num_waiting, limit."""
 
@@ -115,14 +148,44 @@ class NoBackend(GatewayError):
         super().__init__(f"no back end answers; configured: {', '.join(urls) or 'none (set DARKROOM_ENGINES)'}")
 
 
-class BackendFailed(GatewayError):
-    """A back end refused or broke. Fields: status (HTTP), payload (its JSON, if it was JSON)."""
+class BackendAway(GatewayError):
+    """A back end does not answer, or says that it cannot now. Fields: url, timed_out (it may only be busy)."""
 
-    def __init__(self, url: str, status: int, payload: object) -> None:
-        detail = payload.get("detail") or payload.get("errors") if isinstance(payload, dict) else payload
-        super().__init__(str(detail) if status < 500 else f"back end {url} answered {status}: {detail}")
+    def __init__(self, url: str, why: str, timed_out: bool = False) -> None:
+        super().__init__(f"back end {url} does not answer: {why}")
+        self.url = url
+        self.timed_out = timed_out
+
+
+class Stopping(GatewayError):
+    """The gateway stops; what has not ended is given up."""
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is stopping; send the request again when it is back")
+
+
+class BackendRefused(GatewayError):
+    """A back end answered 4xx: the request is wrong in a way that only it could see. Fields: status, payload (its JSON)."""
+
+    def __init__(self, status: int, payload: object) -> None:
+        super().__init__(_detail(payload))
         self.status = status
         self.payload = payload
+
+
+class BackendFailed(GatewayError):
+    """A back end broke on the request, or its answer cannot be understood. Fields: url, status (HTTP)."""
+
+    def __init__(self, url: str, status: int, payload: object) -> None:
+        super().__init__(f"back end {url} failed with status {status}: {_detail(payload)}")
+        self.url = url
+        self.status = status
+
+
+def _detail(payload: object) -> str:
+    if isinstance(payload, dict):
+        payload = payload.get("detail") or payload.get("errors") or payload.get("error") or payload
+    return str(payload)[:_MAX_DETAIL_CHARACTERS]
 
 
 class Cancelled(GatewayError):

@@ -5,26 +5,27 @@
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from artifacts.checkpoints import Checkpoints, Manifest
-from artifacts.errors import ArtifactError
-
-from webui_gateway.backends import UNREACHABLE, Backend
+from webui_gateway import requests
+from webui_gateway.backends import Backend
 from webui_gateway.control_nets import ControlNetRegistry
-from webui_gateway.errors import BackendFailed, ControlNetMismatch, NoBackend, RequestInvalid, UnknownSampler
-from webui_gateway.jobs import Job, JobQueue
-from webui_gateway.models import Listing, Model, ModelRegistry, check_precision, check_size
+from webui_gateway.errors import BackendAway, GatewayError, ModelUnavailable, NoBackend, RequestInvalid, UnknownModel
+from webui_gateway.job import Job, Outcome
+from webui_gateway.jobs import JobQueue
+from webui_gateway.models import Listing, Model, ModelRegistry, check_precision
+from webui_gateway.published import Published
 
 logger = logging.getLogger("webui_gateway")
 
-TXT2IMG, IMG2IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
+TXT2IMG: Final = "/sdapi/v1/txt2img"
+IMG2IMG: Final = "/sdapi/v1/img2img"
 # A listing older than this is read again before it is used.
-FRESH_SECONDS = 1.0
-_MAX_SEED = 2**32 - 1
+FRESH_SECONDS: Final = 1.0
+# While nobody asks, so that the metrics and the log tell when a back end goes.
+_IDLE_REFRESH_SECONDS: Final = 5.0
 
 
 class Gateway:
@@ -32,45 +33,49 @@ class Gateway:
 
     def __init__(
         self,
-        backends: list[Backend],
+        backends: Sequence[Backend],
         models: ModelRegistry,
         control_nets: ControlNetRegistry,
-        checkpoints: Checkpoints,
-        max_queue: int,
+        published: Published,
+        jobs: JobQueue,
     ) -> None:
         self.backends = backends
         self.models = models
         self.control_nets = control_nets
-        self.jobs = JobQueue(backends, max_queue, UNREACHABLE)
-        self._checkpoints = checkpoints
-        self._manifests: dict[str, Manifest] = {}
+        self.jobs = jobs
+        self._published = published
+        self._listings: dict[str, tuple[list[Listing], list[str]]] = {}
         self._refreshed = 0.0
+        self._reread = 0.0
         self._refreshing = asyncio.Lock()
+        self._idle: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to work. Back ends may come up later."""
         self.jobs.start()
+        self._idle = asyncio.create_task(self._refresh_idly())
 
     async def close(self) -> None:
         """Stop the queue and close the connections."""
+        if self._idle is not None:
+            self._idle.cancel()
+            await asyncio.gather(self._idle, return_exceptions=True)
         await self.jobs.stop()
         for backend in self.backends:
             await backend.close()
 
     async def refresh(self, force: bool = False) -> None:
-        """Read the listings of the back ends and of the bucket, at most once a second."""
+        """Read the listings of the back ends and of the bucket, at most once a second unless forced."""
         async with self._refreshing:
             if not force and time.monotonic() - self._refreshed < FRESH_SECONDS:
                 return
-            listings = await asyncio.gather(*(self._listing(backend) for backend in self.backends))
-            await asyncio.to_thread(self._read_manifests)
-            self.models.refresh(
-                {backend.url: lines for backend, (lines, _) in zip(self.backends, listings, strict=True)},
-                self._manifests.values(),
+            manifests, listings = await asyncio.gather(
+                self._published.manifests(),
+                asyncio.gather(*(self._listing(backend) for backend in self.backends)),
             )
-            self.control_nets.refresh(
-                {backend.url: titles for backend, (_, titles) in zip(self.backends, listings, strict=True)}
-            )
+            self._listings = {backend.url: found for backend, found in zip(self.backends, listings, strict=True)}
+            self.models.refresh({url: models for url, (models, _) in self._listings.items()}, manifests)
+            self.control_nets.refresh({url: titles for url, (_, titles) in self._listings.items()})
             self._refreshed = time.monotonic()
 
     def alive(self) -> list[Backend]:
@@ -80,35 +85,87 @@ class Gateway:
             raise NoBackend(backend.url for backend in self.backends)
         return alive
 
-    async def submit(self, path: str, body: Mapping[str, Any], precision: str = "", job_id: str = "") -> Job:
+    @property
+    def num_alive(self) -> int:
+        """How many back ends answered last time."""
+        return sum(backend.alive for backend in self.backends)
+
+    async def ask(self, path: str, params: dict[str, str] | None = None) -> Any:
+        """JSON of a GET from the first back end that answers. Raises NoBackend."""
+        await self.refresh()
+        for backend in self.alive():
+            try:
+                return await backend.get(path, params)
+            except BackendAway as error:
+                logger.warning("%s", error)
+        raise NoBackend(backend.url for backend in self.backends)
+
+    async def tell_all(self, path: str, body: Any) -> Any:
+        """POST to every back end that is alive; the answer of the first. Raises what one of them says."""
+        await self.refresh()
+        answers = await asyncio.gather(*(backend.post(path, body) for backend in self.alive()))
+        return answers[0]
+
+    async def model(self, name: str) -> Model:
+        """The model of a name that a back end can draw with ("": the selected one). Raises UnknownModel, ModelUnavailable."""
+        await self.refresh()
+        try:
+            return self.models.usable(name)
+        except (UnknownModel, ModelUnavailable):
+            # It may have been published or copied a moment ago, and the back ends have not looked since.
+            await self._read_again()
+            return self.models.usable(name)
+
+    async def submit(self, path: str, body: Mapping[str, Any], job_id: str = "") -> tuple[Job, Outcome]:
         """Check an A1111 body and queue it. Raises what the checks say, NoBackend, QueueFull.
 
         The model is resolved here and sent with the request, so that it cannot change while the job waits.
         """
+        wish = requests.understood(body)
         await self.refresh()
         self.alive()
-        overrides = dict(body.get("override_settings") or {})
-        model = self.models.usable(str(overrides.get("sd_model_checkpoint") or ""))
-        body = {**body, "seed": fixed_seed(body.get("seed", -1))}
-        if path == TXT2IMG or body.get("width") or body.get("height"):
-            body["width"] = _edge(body, "width", model)
-            body["height"] = _edge(body, "height", model)
-            check_size(model, body["width"], body["height"])
-        able = [backend for backend in self.alive() if backend.url in model.backends]
-        if not able:
-            raise NoBackend(sorted(model.backends))
-        check_precision(model, precision, {name for backend in able for name in backend.precisions})
-        able = [backend for backend in able if not precision or precision in backend.precisions]
-        self._check_sampler(body, able)
-        bodies = {
-            backend.url: {
-                **body,
-                "override_settings": {**overrides, "sd_model_checkpoint": model.title},
-                "alwayson_scripts": self._with_titles(body.get("alwayson_scripts") or {}, model, backend.url),
-            }
-            for backend in able
-        }
-        return self.jobs.submit(path, bodies, model.title, job_id or str(body.get("force_task_id") or ""))
+        model = await self.model(wish.checkpoint)
+        bodies = self._bodies(path, wish, model)
+        if wish.keep_checkpoint:
+            self.models.select(model.name)
+        return self.jobs.submit(path, bodies, model.title, job_id or wish.job_id)
+
+    def _bodies(self, path: str, wish: requests.Wish, model: Model) -> dict[str, dict[str, Any]]:
+        """The request for each back end that can draw it. If none can, the first one's reason is raised."""
+        body = requests.sized(wish.body, model)
+        having = [backend for backend in self.alive() if backend.url in model.titles]
+        check_precision(model, wish.precision, {name for each in having for name in each.abilities.precisions})
+        bodies: dict[str, dict[str, Any]] = {}
+        reasons: list[GatewayError] = []
+        for backend in having:
+            if wish.precision and wish.precision not in backend.abilities.precisions:
+                continue
+            try:
+                # The control net first: it is refused with both names even where no back end has the extension.
+                named = requests.addressed(body, model, backend.url, self.models, self.control_nets)
+                backend.abilities.check_scripts(named, path.rpartition("/")[2])
+                bodies[backend.url] = backend.abilities.resolved(named)
+            except GatewayError as error:
+                reasons.append(error)
+        if not bodies:
+            raise reasons[0] if reasons else NoBackend(sorted(model.titles))
+        return bodies
+
+    async def select(self, settings: Mapping[str, Any]) -> None:
+        """Set options: the model is the gateway's own choice, the others go to every back end.
+
+        Raises UnknownModel and ModelUnavailable before anything is changed, and what a back end refuses.
+        """
+        others = dict(settings)
+        wanted = requests.checkpoint_of(others)
+        await self.refresh(force=True)
+        model = await self.model(wanted) if wanted else None
+        if others:
+            await self.tell_all("/sdapi/v1/options", others)
+        elif model is None and settings:
+            raise RequestInvalid("sd_model_checkpoint is empty; name a model")
+        if model is not None:
+            self.models.select(model.name)
 
     async def _listing(self, backend: Backend) -> tuple[list[Listing], list[str]]:
         """Models and control nets of one back end; nothing if it does not answer."""
@@ -116,68 +173,34 @@ class Gateway:
             if not backend.alive:
                 await backend.learn()
             found = await backend.models(), await backend.control_net_titles()
-        except (*UNREACHABLE, BackendFailed) as error:
-            if backend.alive:
-                logger.warning("back end %s does not answer: %r", backend.url, error)
-            backend.alive = False
+        except GatewayError as error:
+            is_busy = isinstance(error, BackendAway) and error.timed_out and self.jobs.is_drawing(backend.url)
+            if backend.alive and is_busy:
+                return self._listings[backend.url]
+            if str(error) != backend.trouble:
+                logger.warning("%s", error)
+            backend.alive, backend.trouble = False, str(error)
             return [], []
-        backend.alive = True
+        if not backend.alive:
+            logger.info("back end %s answers", backend.url, extra={"num_models": len(found[0])})
+        backend.alive, backend.trouble = True, ""
         return found
 
-    def _read_manifests(self) -> None:
-        """Manifests never change, so only new ones are read; without the store the known ones stay."""
-        try:
-            self._manifests = {manifest.id: manifest for manifest in self._checkpoints.list()}
-        except ArtifactError as error:
-            logger.warning("published checkpoints cannot be listed: %s", error)
+    async def _read_again(self) -> None:
+        """Let the back ends look for new models, but those that draw: A1111 would answer only when it is done."""
+        if time.monotonic() - self._reread > FRESH_SECONDS:
+            idle = [backend for backend in self.backends if backend.alive and not self.jobs.is_drawing(backend.url)]
+            answers = await asyncio.gather(*(backend.look_again() for backend in idle), return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    logger.warning("%s", answer)
+            self._reread = time.monotonic()
+        await self.refresh(force=True)
 
-    def _check_sampler(self, body: Mapping[str, Any], able: list[Backend]) -> None:
-        """A1111 silently draws with another sampler when it does not know one; this refuses it."""
-        name = body.get("sampler_name") or body.get("sampler_index")
-        if not name:
-            return
-        known = frozenset[str]().union(*(backend.samplers for backend in able))
-        by_case = {sampler.lower() for sampler in known}
-        # "DPM++ 2M Karras" means sampler and schedule together.
-        candidates = {str(name).lower(), str(name).lower().rsplit(" ", 1)[0]}
-        if not candidates & by_case:
-            raise UnknownSampler(str(name), known)
-
-    def _with_titles(self, scripts: Mapping[str, Any], model: Model, url: str) -> dict[str, Any]:
-        """The always-on scripts with control nets resolved to what this back end calls them."""
-        resolved = dict(scripts)
-        for script in scripts:
-            if script.lower() != "controlnet":
-                continue
-            units = scripts[script].get("args") if isinstance(scripts[script], Mapping) else None
-            if not isinstance(units, list):
-                raise RequestInvalid("alwayson_scripts.controlnet.args must be a list of units")
-            resolved[script] = {**scripts[script], "args": [self._with_title(unit, model, url) for unit in units]}
-        return resolved
-
-    def _with_title(self, unit: Any, model: Model, url: str) -> Any:
-        wanted = unit.get("model") if isinstance(unit, Mapping) else None
-        if not wanted or wanted == "None":
-            return unit
-        net = self.control_nets.resolve(str(wanted), model)
-        if url not in net.titles:
-            raise ControlNetMismatch(
-                model.name, net.name, "no back end that has the model has the control net's weights"
-            )
-        return {**unit, "model": net.titles[url]}
-
-
-def fixed_seed(seed: Any) -> int:
-    """The seed, or a random one for -1, so that a repeat on another back end draws the same."""
-    if seed is None or seed == "" or int(seed) == -1:
-        return random.SystemRandom().randint(0, _MAX_SEED)
-    return int(seed)
-
-
-def _edge(body: Mapping[str, Any], name: str, model: Model) -> int:
-    value = body.get(name)
-    if value in (None, 0):
-        return model.spec.native_px
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestInvalid(f"{name} must be a whole number of pixels, found {value!r}")
-    return value
+    async def _refresh_idly(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+            except Exception:  # the next round may succeed, and without rounds nobody would notice a dead back end
+                logger.exception("the registries could not be refreshed")
+            await asyncio.sleep(_IDLE_REFRESH_SECONDS)

@@ -1,111 +1,69 @@
 """The queue of generations: first come, first served; each back end draws one at a time.
 
 Domain: a back end is anything with `url`, `generate`, `progress` and `interrupt`. If one goes away in the middle, its job
-goes to the front again; seeds are fixed before queueing, so a repeat draws the same pictures.
+goes to the front again, for another one or for the same once it is back; seeds are fixed before queueing, so a repeat
+draws the same pictures.
 """
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
 
-from webui_gateway.errors import Cancelled, GatewayError, NoBackend, QueueFull, RequestInvalid, UnknownJob
+from webui_gateway.errors import (
+    BackendAway,
+    Cancelled,
+    GatewayError,
+    NoBackend,
+    QueueFull,
+    RequestInvalid,
+    Stopping,
+    UnknownJob,
+)
+from webui_gateway.job import Draws, Job, Outcome, Progress, State
 
 logger = logging.getLogger("webui_gateway.jobs")
 
-MAX_ATTEMPTS = 3
-_KEPT_JOBS = 1000
-_POLL_SECONDS = 0.25
-_RETRY_SECONDS = 2.0
-
-
-class State(StrEnum):
-    """Where a job stands; the last three are final."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
+MAX_ATTEMPTS: Final = 3
+_KEPT_JOBS: Final = 1000
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a running job is. fraction: 0 to 1. preview: base64 PNG or empty. raw: the back end's own answer."""
+class Pace:
+    """How often and how long the queue asks and waits, in seconds.
 
-    fraction: float = 0.0
-    step: int = 0
-    num_steps: int = 0
-    eta_seconds: float = 0.0
-    preview: str = ""
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    poll: between two looks at a running job. retry: between two looks at a back end that went away. lost: a back end that
+    answers nothing for so long while it draws has gone. patience: a job that no back end can draw for so long fails.
+    """
 
-
-@dataclass(eq=False)
-class Job:
-    """One generation. bodies: for each back end that can draw it, its request, by URL."""
-
-    id: str
-    path: str
-    bodies: Mapping[str, dict[str, Any]]
-    model: str
-    future: "asyncio.Future[dict[str, Any]]"
-    state: State = State.PENDING
-    progress: Progress = field(default_factory=Progress)
-    num_attempts: int = 0
-    backend: str = ""
-    cancel_asked: bool = False
-    create_time: float = field(default_factory=time.time)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def final(self) -> bool:
-        """Whether it ended."""
-        return self.state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
-
-    def notify(self) -> None:
-        """Wake whoever waits for news of it."""
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
-class Draws(Protocol):
-    """What the queue needs of a back end."""
-
-    @property
-    def url(self) -> str:
-        """Its address, the key of Job.bodies."""
-        ...
-
-    async def generate(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Draw; returns the reply."""
-        ...
-
-    async def progress(self) -> Progress:
-        """How far it is."""
-        ...
-
-    async def interrupt(self) -> None:
-        """Stop early."""
-        ...
+    poll_seconds: float = 0.25
+    retry_seconds: float = 1.0
+    lost_seconds: float = 120.0
+    patience_seconds: float = 120.0
 
 
 class JobQueue:
-    """All generations of this gateway. unreachable: exceptions that mean a back end went away."""
+    """All generations of this gateway. on_end: called with every job that ends."""
 
-    def __init__(self, backends: Collection[Draws], max_queue: int, unreachable: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Draws],
+        max_queue: int,
+        pace: Pace | None = None,
+    ) -> None:
         self._backends = backends
         self._max_queue = max_queue
-        self._unreachable = unreachable
-        self._no_answer: tuple[type[Exception], ...] = (*unreachable, GatewayError)
+        self._pace = pace or Pace()
+        self.on_end: Callable[[Job], None] | None = None
         self._waiting: list[Job] = []
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._outcomes: dict[Job, Outcome] = {}
         self._running: dict[str, Job] = {}
+        self._away: set[str] = set()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -118,25 +76,29 @@ class JobQueue:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for job in [*self._waiting, *self._running.values()]:
-            self._end(job, State.FAILED, NoBackend(backend.url for backend in self._backends))
+        for job in [job for job in self._jobs.values() if not job.final]:
+            self._end(job, State.FAILED, Stopping())
 
-    def submit(self, path: str, bodies: Mapping[str, dict[str, Any]], model: str, job_id: str = "") -> Job:
+    def submit(
+        self, path: str, bodies: Mapping[str, dict[str, Any]], model: str, job_id: str = ""
+    ) -> tuple[Job, Outcome]:
         """Queue a generation. Raises QueueFull, and RequestInvalid for an id that is in use."""
         if len(self._waiting) >= self._max_queue:
             raise QueueFull(len(self._waiting), self._max_queue)
-        job_id = job_id or secrets.token_hex(8)
+        job_id = job_id or uuid4().hex[:16]
         known = self._jobs.get(job_id)
         if known is not None and not known.final:
             raise RequestInvalid(f"a generation with id {job_id!r} is waiting or running already; choose another id")
-        job = Job(job_id, path, bodies, model, asyncio.get_running_loop().create_future())
-        job.future.add_done_callback(_retrieve)
+        job = Job(job_id, path, bodies, model)
+        outcome: Outcome = asyncio.get_running_loop().create_future()
+        outcome.add_done_callback(_retrieve)
+        self._outcomes[job] = outcome
         self._jobs[job_id] = job
         self._jobs.move_to_end(job_id)
         self._forget_old()
         self._waiting.append(job)
         self._wake()
-        return job
+        return job, outcome
 
     def get(self, job_id: str) -> Job:
         """A job by its id. Raises UnknownJob."""
@@ -148,12 +110,21 @@ class JobQueue:
         """Jobs that are remembered, oldest first."""
         return list(self._jobs.values())
 
+    @property
+    def num_waiting(self) -> int:
+        """Jobs that no back end draws yet."""
+        return len(self._waiting)
+
     def running(self) -> list[Job]:
         """Jobs that are being drawn, oldest first."""
-        return sorted(self._running.values(), key=lambda job: job.create_time)
+        return sorted(self._running.values(), key=lambda job: job.started)
+
+    def is_drawing(self, url: str) -> bool:
+        """Whether this back end draws a job."""
+        return url in self._running
 
     def position(self, job: Job) -> int:
-        """How many jobs come before it; 0 when it is being worked on or has ended."""
+        """Place in the queue from 1; 0 when it is being worked on or has ended."""
         return self._waiting.index(job) + 1 if job in self._waiting else 0
 
     async def cancel(self, job_id: str) -> bool:
@@ -161,12 +132,14 @@ class JobQueue:
         job = self.get(job_id)
         if job.final:
             return False
-        job.cancel_asked = True
         if job in self._waiting:
             self._waiting.remove(job)
             self._end(job, State.CANCELLED, Cancelled(job.id))
-        else:
-            await self._interrupt(job)
+        elif job.state != State.CANCELLING:
+            job.state = State.CANCELLING
+            job.notify()
+            backend = next(backend for backend in self._backends if backend.url == job.backend)
+            await self._interrupt(backend)
         return True
 
     async def follow(self, job: Job) -> AsyncIterator[Job]:
@@ -182,31 +155,16 @@ class JobQueue:
         while True:
             job = await self._next(backend)
             job.state, job.backend, job.num_attempts = State.RUNNING, backend.url, job.num_attempts + 1
+            job.started = time.monotonic()
             self._running[backend.url] = job
-            for waiting in (job, *self._waiting):
-                waiting.notify()
-            watching = asyncio.create_task(self._watch(backend, job))
+            for changed in (job, *self._waiting):
+                changed.notify()
             try:
-                result = await backend.generate(job.path, job.bodies[backend.url])
-            except self._unreachable as error:
-                logger.warning("back end %s went away during job %s: %r", backend.url, job.id, error)
-                self._put_back(job)
-                await asyncio.sleep(_RETRY_SECONDS)
-            except GatewayError as error:
-                self._end(job, State.FAILED, error)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                logger.exception("job %s broke", job.id)
-                self._end(job, State.FAILED, error)
-            else:
-                if job.cancel_asked:
-                    self._end(job, State.CANCELLED, Cancelled(job.id))
-                else:
-                    self._end(job, State.SUCCEEDED, result)
+                await self._draw(backend, job)
             finally:
-                watching.cancel()
                 self._running.pop(backend.url, None)
+            if backend.url in self._away:
+                await self._until_back(backend)
 
     async def _next(self, backend: Draws) -> Job:
         while True:
@@ -217,52 +175,110 @@ class JobQueue:
             changed = self._changed
             await changed.wait()
 
+    async def _draw(self, backend: Draws, job: Job) -> None:
+        """One attempt at a job, whatever comes of it."""
+        drawing = asyncio.ensure_future(backend.generate(job.path, job.bodies[backend.url]))
+        watching = asyncio.ensure_future(self._watch(backend, job))
+        try:
+            await asyncio.wait((drawing, watching), return_when=asyncio.FIRST_COMPLETED)
+            if not drawing.done():
+                raise BackendAway(backend.url, f"no sign of life for {self._pace.lost_seconds:g} seconds")
+            result = drawing.result()
+        except BackendAway as error:
+            logger.warning("job %s: %s", job.id, error)
+            self._away.add(backend.url)
+            self._put_back(job)
+        except GatewayError as error:
+            state = State.CANCELLED if job.state == State.CANCELLING else State.FAILED
+            self._end(job, state, Cancelled(job.id) if state == State.CANCELLED else error)
+        except Exception as error:
+            logger.error("job %s broke", job.id, exc_info=error)
+            self._end(job, State.FAILED, error)
+        else:
+            if job.state == State.CANCELLING:
+                self._end(job, State.CANCELLED, Cancelled(job.id))
+            else:
+                self._end(job, State.SUCCEEDED, result)
+        finally:
+            await _stop_all(drawing, watching)
+
     async def _watch(self, backend: Draws, job: Job) -> None:
-        """Keep the progress of a running job fresh; a back end that does not answer here is still drawing."""
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
+        """Keep the progress of a running job fresh; returns when the back end gives no sign of life any more."""
+        heard = time.monotonic()
+        while time.monotonic() - heard < self._pace.lost_seconds:
+            await asyncio.sleep(self._pace.poll_seconds)
+            # Again and again: a back end that had not begun when it was first told to stop has forgotten it.
+            if job.state == State.CANCELLING:
+                await self._interrupt(backend)
             try:
                 progress = await backend.progress()
-            except self._no_answer as error:
-                logger.debug("no progress from %s: %r", backend.url, error)
+            except BackendAway as error:
+                logger.debug("no progress: %s", error)
                 continue
+            except GatewayError as error:  # It answers, and that is what counts here.
+                logger.debug("no progress: %s", error)
+                progress = job.progress
+            heard = time.monotonic()
             if progress.fraction >= job.progress.fraction:
                 job.progress = progress
                 job.notify()
 
-    async def _interrupt(self, job: Job) -> None:
-        backend = next(backend for backend in self._backends if backend.url == job.backend)
+    async def _until_back(self, backend: Draws) -> None:
+        """Wait until the back end answers; meanwhile jobs that nobody else can draw lose patience."""
+        while backend.url in self._away:
+            await asyncio.sleep(self._pace.retry_seconds)
+            try:
+                await backend.progress()
+                self._away.discard(backend.url)
+            except GatewayError as error:
+                logger.debug("still away: %s", error)
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Fail the jobs that have waited long enough for back ends that are all away."""
+        now = time.monotonic()
+        for job in [job for job in self._waiting if self._away.issuperset(job.bodies)]:
+            if now - job.started >= self._pace.patience_seconds:
+                self._waiting.remove(job)
+                self._end(job, State.FAILED, NoBackend(job.bodies))
+
+    async def _interrupt(self, backend: Draws) -> None:
         try:
             await backend.interrupt()
-        except self._unreachable as error:
-            logger.warning("could not interrupt %s: %r", backend.url, error)
+        except GatewayError as error:
+            logger.warning("could not interrupt: %s", error)
 
     def _put_back(self, job: Job) -> None:
-        if job.cancel_asked:
+        if job.state == State.CANCELLING:
             self._end(job, State.CANCELLED, Cancelled(job.id))
         elif job.num_attempts >= MAX_ATTEMPTS:
             self._end(job, State.FAILED, NoBackend(job.bodies))
         else:
-            job.state, job.progress = State.PENDING, Progress()
+            job.state, job.backend, job.progress, job.started = State.PENDING, "", Progress(), time.monotonic()
             self._waiting.insert(0, job)
-            job.notify()
+            for waiting in self._waiting:
+                waiting.notify()
             self._wake()
 
     def _end(self, job: Job, state: State, outcome: dict[str, Any] | Exception) -> None:
-        job.state = state
-        if not job.future.done():
+        job.state, job.bodies, job.seconds = state, {}, time.monotonic() - job.started
+        # Only numbers are remembered: a thousand previews would fill the memory.
+        job.progress = Progress(1.0 if state == State.SUCCEEDED else job.progress.fraction, job.progress.step,
+                                job.progress.num_steps)  # fmt: skip
+        future = self._outcomes.pop(job)
+        if not future.done():
             if isinstance(outcome, Exception):
-                job.future.set_exception(outcome)
+                future.set_exception(outcome)
             else:
-                job.future.set_result(outcome)
-        job.notify()
-        for waiting in self._waiting:
-            waiting.notify()
+                future.set_result(outcome)
+        if self.on_end is not None:
+            self.on_end(job)
+        for changed in (job, *self._waiting):
+            changed.notify()
 
     def _forget_old(self) -> None:
-        for job_id in [job_id for job_id, job in self._jobs.items() if job.final][
-            : max(0, len(self._jobs) - _KEPT_JOBS)
-        ]:
+        ended = [job_id for job_id, job in self._jobs.items() if job.final]
+        for job_id in ended[: max(0, len(self._jobs) - _KEPT_JOBS)]:
             del self._jobs[job_id]
 
     def _wake(self) -> None:
@@ -270,7 +286,13 @@ class JobQueue:
         self._changed = asyncio.Event()
 
 
-def _retrieve(future: "asyncio.Future[dict[str, Any]]") -> None:
+async def _stop_all(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _retrieve(future: Outcome) -> None:
     """Mark a failure as seen: a job nobody waits for any more must not log 'exception was never retrieved'."""
     if not future.cancelled():
         future.exception()

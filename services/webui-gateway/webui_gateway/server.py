@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,6 +10,7 @@ from artifacts import errors as store_errors
 from artifacts.checkpoints import Checkpoints
 from artifacts.store import ObjectStore
 from chassis.errors import ErrorRule, ErrorTable
+from chassis.metrics import process_registry
 from chassis.server import Binding, Server
 from darkroom.webui.v1 import generation_pb2, generation_pb2_grpc, registry_pb2, registry_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
@@ -21,8 +22,11 @@ from webui_gateway.backends import Backend
 from webui_gateway.config import GatewayConfig
 from webui_gateway.control_nets import ControlNet, ControlNetRegistry
 from webui_gateway.gateway import IMG2IMG, TXT2IMG, Gateway
-from webui_gateway.jobs import Job, State
+from webui_gateway.job import Job, State
+from webui_gateway.jobs import JobQueue
+from webui_gateway.metrics import Metrics
 from webui_gateway.models import Model, ModelRegistry
+from webui_gateway.published import Published
 
 if TYPE_CHECKING:
     import grpc
@@ -38,15 +42,21 @@ ERRORS: ErrorTable = {
     errors.UnknownControlNet: ErrorRule(StatusCode.NOT_FOUND, "CONTROL_NET_UNKNOWN"),
     errors.UnknownJob: ErrorRule(StatusCode.NOT_FOUND, "GENERATION_UNKNOWN"),
     errors.UnknownSampler: ErrorRule(StatusCode.INVALID_ARGUMENT, "SAMPLER_UNKNOWN"),
+    errors.UnknownScheduler: ErrorRule(StatusCode.INVALID_ARGUMENT, "SCHEDULER_UNKNOWN"),
+    errors.UnknownScript: ErrorRule(StatusCode.FAILED_PRECONDITION, "SCRIPT_UNKNOWN"),
     errors.RequestInvalid: ErrorRule(StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
     errors.ResolutionUnsupported: ErrorRule(StatusCode.FAILED_PRECONDITION, "RESOLUTION_UNSUPPORTED"),
     errors.PrecisionUnsupported: ErrorRule(StatusCode.FAILED_PRECONDITION, "PRECISION_UNSUPPORTED"),
     errors.ControlNetMismatch: ErrorRule(StatusCode.FAILED_PRECONDITION, "CONTROL_NET_MISMATCH"),
     errors.ModelUnavailable: ErrorRule(StatusCode.FAILED_PRECONDITION, "MODEL_UNAVAILABLE"),
+    errors.ControlNetUnavailable: ErrorRule(StatusCode.FAILED_PRECONDITION, "CONTROL_NET_UNAVAILABLE"),
     errors.QueueFull: ErrorRule(StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_seconds=5),
     errors.NoBackend: ErrorRule(StatusCode.UNAVAILABLE, "NO_BACKEND", retry_seconds=5),
     errors.Cancelled: ErrorRule(StatusCode.CANCELLED, "CANCELLED"),
-    errors.BackendFailed: ErrorRule(StatusCode.INVALID_ARGUMENT, "BACKEND_REFUSED"),
+    errors.BackendAway: ErrorRule(StatusCode.UNAVAILABLE, "BACKEND_AWAY", retry_seconds=5),
+    errors.Stopping: ErrorRule(StatusCode.UNAVAILABLE, "SHUTTING_DOWN", retry_seconds=5),
+    errors.BackendRefused: ErrorRule(StatusCode.INVALID_ARGUMENT, "BACKEND_REFUSED"),
+    errors.BackendFailed: ErrorRule(StatusCode.INTERNAL, "BACKEND_FAILED"),
     paging.PageTokenInvalid: ErrorRule(StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"),
     store_errors.StoreUnavailable: ErrorRule(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_seconds=5),
 }
@@ -96,7 +106,9 @@ class ControlNetServicer(registry_pb2_grpc.ControlNetServiceServicer):
             name=f"controlNets/{net.name}",
             kind=net.kind,
             architecture=net.architecture,
-            base_models=[model.name for model in models if not model.checkpoint and model.spec.width == net.width],
+            base_models=[
+                model.name for model in models if net.width and not model.checkpoint and model.spec.width == net.width
+            ],
             available=net.available,
         )
 
@@ -111,12 +123,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
         path = IMG2IMG if request.init_image else TXT2IMG
-        job = await self._gateway.submit(path, to_body(request), request.precision, request.request_id)
+        job, outcome = await self._gateway.submit(path, to_body(request), request.request_id)
         try:
             async for _ in self._gateway.jobs.follow(job):
                 if not job.final:
                     yield generation_pb2.GenerateResponse(id=job.id, progress=to_progress(self._gateway, job))
-            yield generation_pb2.GenerateResponse(id=job.id, result=to_result(job, await job.future))
+            yield generation_pb2.GenerateResponse(id=job.id, result=to_result(job, await outcome))
         finally:
             if not job.final:  # The client went away.
                 await self._gateway.jobs.cancel(job.id)
@@ -140,7 +152,7 @@ def to_model(model: Model) -> registry_pb2.Model:
         max_resolution_px=spec.max_px,
         resolution_step_px=spec.step_px,
         precisions=spec.precisions,
-        available=bool(model.backends),
+        available=model.available,
         checkpoint=model.checkpoint,
         base_model=model.base_model,
         sha256=model.sha256,
@@ -162,6 +174,7 @@ def to_body(request: generation_pb2.GenerateRequest) -> dict[str, Any]:
         "batch_size": request.num_images or 1,
         "override_settings": {"sd_model_checkpoint": request.model.removeprefix("models/")},
         "alwayson_scripts": {},
+        "precision": request.precision,
     }
     if request.init_image:
         body["init_images"] = [base64.b64encode(request.init_image).decode()]
@@ -197,27 +210,46 @@ def to_progress(gateway: Gateway, job: Job) -> generation_pb2.GenerationProgress
 
 def to_result(job: Job, answer: dict[str, Any]) -> generation_pb2.GenerationResult:
     """The pictures of a back end's reply, with their own seeds and infotexts."""
-    info = json.loads(answer["info"])
-    # A control unit's map follows the pictures and has no seed of its own.
-    pictures = zip(answer["images"], info["all_seeds"], info["infotexts"], strict=False)
-    return generation_pb2.GenerationResult(
-        images=[
+    try:
+        info = answer["info"] if isinstance(answer["info"], dict) else json.loads(answer["info"])
+        # A1111 puts a grid before the pictures when it saves one, and control maps, which have no infotext, behind them.
+        first = int(info.get("index_of_first_image", 0))
+        pictures = zip(answer["images"][first:], info["all_seeds"], info["infotexts"][first:], strict=False)
+        images = [
             generation_pb2.GeneratedImage(data=base64.b64decode(data), seed=seed, infotext=infotext)
             for data, seed, infotext in pictures
-        ],
-        model_title=job.model,
-    )
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise errors.BackendFailed(job.backend, 200, f"its answer is not that of A1111: {error!r}") from error
+    return generation_pb2.GenerationResult(images=images, model_title=job.model)
 
 
-def build(config: GatewayConfig, registry: CollectorRegistry | None = None) -> tuple[Server, Gateway]:
+class GatewayServer(Server):
+    """The gRPC server; on_stop is called at the moment it begins to drain, so that HTTP can do so at the same time."""
+
+    on_stop: Callable[[], None] | None = None
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """As of Server."""
+        if self.on_stop is not None:
+            self.on_stop()
+        await super().stop(drain_seconds)
+
+
+def build(config: GatewayConfig, registry: CollectorRegistry | None = None) -> tuple[GatewayServer, Gateway]:
     """A gRPC server that is not started, and the gateway behind it."""
+    registry = registry or process_registry()
+    backends = [Backend(url, config.engine_token) for url in config.engine_urls]
+    jobs = JobQueue(backends, config.max_queue)
     gateway = Gateway(
-        [Backend(url, config.engine_token) for url in config.engine_urls],
+        backends,
         ModelRegistry(folders.base_models(config.model_folders), config.default_model),
         ControlNetRegistry(folders.control_nets(config.controlnet_folders)),
-        Checkpoints(ObjectStore(config.store)),
-        config.max_queue,
+        Published(Checkpoints(ObjectStore(config.store))),
+        jobs,
     )
+    metrics = Metrics(registry, lambda: jobs.num_waiting, lambda: gateway.num_alive)
+    jobs.on_end = metrics.count
     bindings = [
         Binding(MODEL_SERVICE, partial(registry_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(gateway))),
         Binding(
@@ -229,4 +261,4 @@ def build(config: GatewayConfig, registry: CollectorRegistry | None = None) -> t
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, GenerationServicer(gateway)),
         ),
     ]
-    return Server("webui-gateway", config.server, bindings, ERRORS, registry), gateway
+    return GatewayServer("webui-gateway", config.server, bindings, ERRORS, registry), gateway
