@@ -1,0 +1,230 @@
+"""Whole runs in this process on the micro model: what trains, what does not, and that numbers repeat."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from artifacts.checkpoints import Checkpoints
+from artifacts.sessions import Sessions
+from diffusers import DDPMScheduler
+from dreambooth import base_model, batches, loop, parts, training
+from dreambooth.dataset import TrainingImage
+from dreambooth.draws import LATENT, NOISE, Draws
+from dreambooth.errors import Diverged, NotOurs, PictureInvalid, Stopped
+from dreambooth.exits import StopSignal
+from dreambooth.latents import Latents
+from dreambooth.loop import Material
+from dreambooth.parts import Parts
+from dreambooth.recipe import parse
+from dreambooth.records import Records
+from dreambooth.stages import Stage
+
+Order = Callable[..., dict[str, Any]]
+Train = Callable[[Mapping[str, Any]], Any]
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+
+
+def of_files(folder: Path) -> dict[str, str]:
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def test_equal_seeds_give_bit_equal_weights_with_and_without_sampling(order: Order, train: Train) -> None:
+    plain = train(order())
+    sampled = train(order(sample_prompts=["sks toy", "a toy on grass"], sample_every_steps=2))
+    other = train(order(seed=1))
+    assert plain.losses() == sampled.losses()
+    assert plain.digests() == sampled.digests()
+    assert plain.losses() != other.losses()
+    samples = [line for line in sampled.records if line["kind"] == "sample"]
+    assert [(line["stage"], line["step"]) for line in samples] == [("unet", 2)] * 2 + [("unet", 3)] * 2
+    assert all(sampled.store.get(line["object"]).startswith(b"\x89PNG") for line in samples)
+
+
+@pytest.mark.parametrize(
+    ("steps", "changed"), [((2, 0), {TEXT}), ((0, 2), {UNET}), ((1, 1), {TEXT, UNET})], ids=["text", "unet", "both"]
+)
+def test_only_the_trained_parts_change(
+    order: Order, train: Train, micro: Path, steps: tuple[int, int], changed: set[str]
+) -> None:
+    text_encoder, unet = ({"steps": count, "learning_rate": 1e-3} for count in steps)
+    outcome = train(order(text_encoder=text_encoder, unet=unet))
+    before, after = of_files(micro), outcome.digests()
+    assert after.keys() == before.keys()
+    assert {path for path in after if after[path] != before[path]} == changed
+    stages = [line["stage"] for line in outcome.records if line["kind"] == "progress"]
+    assert stages == ["text_encoder"] * steps[0] + ["unet"] * steps[1]
+
+
+def test_every_step_is_recorded_with_its_rate(order: Order, train: Train) -> None:
+    outcome = train(order(text_encoder={"steps": 0}, unet={"steps": 4, "learning_rate": 1e-3}))
+    steps = [line for line in outcome.records if line["kind"] == "progress"]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert [line["learning_rate"] for line in steps] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    assert all(line["num_steps"] == 4 and line["images_per_second"] > 0 for line in steps)
+    assert steps[-1]["eta_seconds"] == 0
+    assert outcome.manifest.metrics["unet"]["loss_first"] == steps[0]["loss"]
+    assert outcome.manifest.metrics["unet"]["loss_last"] == steps[-1]["loss"]
+
+
+def test_the_plan_is_told_before_the_first_step(order: Order, train: Train) -> None:
+    outcome = train(order())
+    kinds = [line["kind"] for line in outcome.records]
+    before = "\n".join(line["text"] for line in outcome.records[: kinds.index("progress")])
+    assert "3 images at 64 px, batch 1, fp32" in before
+    assert "text encoder: 2 steps from 0.0001, 0.7 passes" in before
+    assert "MiB needed" in before
+    assert "prompt: sks toy" in before
+
+
+def test_long_prompts_and_small_images_are_told(order: Order, train: Train) -> None:
+    outcome = train(
+        order(instance_prompt="a photo of a very small toy", resolution_px=72, unet={"steps": 0}, batch_size=2)
+    )
+    assert "its end is ignored: 'a photo of a very small toy'" in outcome.messages("warning")
+    assert "smaller than 72 px and therefore enlarged: sks_toy (0).png" in outcome.messages("warning")
+
+
+def test_resolution_must_fit_the_vae(order: Order, train: Train) -> None:
+    with pytest.raises(PictureInvalid, match="68 px: base model 'micro' needs a multiple of 8 px"):
+        train(order(resolution_px=68))
+
+
+def test_weights_that_overflow_stop_the_run_unpublished(order: Order, train: Train, sessions: Sessions) -> None:
+    with pytest.raises(Diverged):
+        train(order(text_encoder={"steps": 0}, unet={"steps": 40, "learning_rate": 0.1}, seed=1, batch_size=1))
+    assert list(Checkpoints(sessions.store).list()) == []
+
+
+def test_another_runs_checkpoint_is_left_alone(order: Order, train: Train, sessions: Sessions, tmp_path: Path) -> None:
+    first = train(order())
+    before = first.manifest
+    recipe = parse(json.dumps(order(checkpoint=first.checkpoint, seed=9)))
+    records = Records(sessions.store, "sessions/toy/runs/rival/")
+    try:
+        with pytest.raises(NotOurs, match="already published by sessions/toy/runs/run-1, not by sessions/toy/runs/riv"):
+            training.run(
+                training.Order("sessions/toy/runs/rival", recipe, sessions.store, tmp_path), records, StopSignal()
+            )
+    finally:
+        records.close(30)
+    assert first.manifest == before
+
+
+@pytest.fixture
+def material(micro: Path, order: Order) -> Material:
+    """The micro model and two images, to train on without a store."""
+    model = parts.load(base_model.describe("micro", micro), torch.device("cpu"))
+    made = np.random.default_rng(0)
+    images = [
+        TrainingImage(f"{i}.png", "", "sks toy", made.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for i in range(2)
+    ]
+    recipe = parse(json.dumps(order(batch_size=2)))
+    return Material(model, recipe, images, Latents(model, images, 32), 32)
+
+
+def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "unet"])
+def test_frozen_parts_have_no_gradients_and_stay_bit_identical(material: Material, name: str) -> None:
+    modules = {part: getattr(material.parts, part) for part in ("text_encoder", "unet", "vae")}
+    before = {part: weights_of(module) for part, module in modules.items()}
+    gradients: set[str] = set()
+    for part, module in modules.items():
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+            parameter.register_post_accumulate_grad_hook(lambda _, part=part: gradients.add(part))
+    loop.train(Stage(name, 2, 1e-3), material, lambda facts, loss: None, lambda stage, step: None, StopSignal())
+    assert gradients == {name}
+    for part, module in modules.items():
+        same = all(torch.equal(before[part][key], weight) for key, weight in module.state_dict().items())
+        assert same is (part != name)
+        assert all(parameter.grad is None and not parameter.requires_grad for parameter in module.parameters())
+
+
+def test_optimizer_holds_the_trained_part_alone(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    real = loop.Optimizer
+
+    def spy(module: torch.nn.Module) -> Any:
+        made = real(module)
+        held.extend(id(parameter) for parameter in made._parameters)
+        return made
+
+    monkeypatch.setattr(loop, "Optimizer", spy)
+    stage = Stage("text_encoder", 1, 1e-3)
+    loop.train(stage, material, lambda facts, loss: None, lambda stage, step: None, StopSignal())
+    assert sorted(held) == sorted(id(parameter) for parameter in material.parts.text_encoder.parameters())
+
+
+def test_loss_falls_when_it_can_be_learnt_by_heart(material: Material) -> None:
+    losses: list[float] = []
+    loop.train(
+        Stage("unet", 40, 1e-2),
+        material,
+        lambda facts, loss: losses.append(loss),
+        lambda stage, step: None,
+        StopSignal(),
+    )
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_a_step_can_be_replayed_alone(material: Material) -> None:
+    draws = Draws(0, "unet")
+
+    def example(step: int) -> loop.Example:
+        shown = batches.views(draws, material.images, 32, 2, False, step)
+        return loop.make_example(material, draws, shown, step)
+
+    examples = [example(step) for step in range(1, 5)]
+    again = example(3)
+    assert torch.equal(again.noisy, examples[2].noisy)
+    assert torch.equal(again.timesteps, examples[2].timesteps)
+    assert not torch.equal(examples[1].noisy, examples[2].noisy)
+
+
+def test_bf16_trains_fp32_weights(material: Material, order: Order) -> None:
+    recipe = parse(json.dumps(order(precision="bf16")))
+    half = Material(material.parts, recipe, material.images, material.latents, 32)
+    losses: list[float] = []
+    loop.train(Stage("unet", 1, 1e-3), half, lambda f, loss: losses.append(loss), lambda s, k: None, StopSignal())
+    assert 0 < losses[0] < 10
+    assert {parameter.dtype for parameter in material.parts.unet.parameters()} == {torch.float32}
+
+
+def test_stop_ends_between_two_steps(material: Material) -> None:
+    stop, steps = StopSignal(), []
+
+    def after(stage: Stage, step: int) -> None:
+        steps.append(step)
+        if step == 2:
+            stop.set()
+
+    with pytest.raises(Stopped):
+        loop.train(Stage("unet", 9, 1e-3), material, lambda facts, loss: None, after, stop)
+    assert steps == [1, 2]
+
+
+def test_velocity_models_train_towards_the_velocity(
+    build_micro: Callable[..., Path], tmp_path: Path, material: Material
+) -> None:
+    folder = build_micro(tmp_path / "velocity", "v_prediction")
+    model: Parts = parts.load(base_model.describe("velocity", folder), torch.device("cpu"))
+    other = Material(model, material.recipe, material.images, Latents(model, material.images, 32), 32)
+    draws = Draws(0, "unet")
+    shown = batches.views(draws, other.images, 32, 2, False, 1)
+    example = loop.make_example(other, draws, shown, 1)
+    shape = (2, 4, 4, 4)
+    latents = other.latents.sample(shown, draws.normal(1, LATENT, shape))
+    schedule = DDPMScheduler.from_pretrained(folder / "scheduler")
+    wanted = schedule.get_velocity(latents, draws.normal(1, NOISE, shape), example.timesteps)
+    assert torch.equal(example.wanted, wanted)
