@@ -30,6 +30,12 @@ class UsageProblem(Exception):
     """The command cannot do what was asked; the message says what to do."""
 
 
+def print_error(text: str) -> None:
+    """A line on stderr; text is shown as it is, brackets included."""
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def print_message(message: Message, as_json: bool, lines: Sequence[tuple[str, object]] = ()) -> None:
     """One result: its JSON form, or the given name and value pairs."""
     if as_json:
@@ -79,7 +85,7 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except (UsageProblem, NotRunning, FileNotFoundError, NotADirectoryError) as error:
-        console.print(f"[bold red]error:[/] {error}", markup=True)
+        print_error(str(error))
         sys.exit(1)
     except grpc.RpcError as error:
         code = describe_call_error(error)
@@ -101,10 +107,9 @@ def describe_call_error(error: grpc.RpcError) -> int:
         elif detail.Unpack(bad):
             violations = list(bad.field_violations)
     if call.code() == grpc.StatusCode.UNAVAILABLE and not reason:
-        console.print(f"[bold red]error:[/] cannot reach the service: {call.details()}. Is `darkroom up` running?")
+        print_error(f"cannot reach the service: {call.details()}. Is `darkroom up` running?")
         return 3
-    console.print(f"[bold red]error:[/] {call.details()}", end="")
-    console.print(f" [dim]({reason or call.code().name})[/]")
+    print_error(f"{call.details()} ({reason or call.code().name})")
     for violation in violations:
         console.print(f"  {violation.field}: {violation.description}", markup=False)
     return 1

@@ -17,7 +17,7 @@ from darkroom_cli.demo.line import Line
 from darkroom_cli.demo.subject import Subject
 from darkroom_cli.launcher.command import StartFailures, start_with_bar
 from darkroom_cli.launcher.system import System
-from darkroom_cli.output import console, print_json, readable_errors
+from darkroom_cli.output import console, print_error, print_json, readable_errors
 
 STEPS: tuple[tuple[str, Callable[[Line], None]], ...] = (
     ("upload", line.upload),
@@ -66,8 +66,7 @@ def _running_or_started() -> tuple[System | None, Connection]:
     try:
         return system, start_with_bar(system)
     except StartFailures as error:
-        console.print("[bold red]error:[/]", end=" ")
-        console.print(str(error), markup=False)
+        print_error(str(error))
         raise typer.Exit(1) from None
 
 

@@ -14,7 +14,7 @@ from darkroom_cli import connection
 from darkroom_cli.connection import Connection
 from darkroom_cli.launcher.child import ChildFailed
 from darkroom_cli.launcher.system import AlreadyRunning, System
-from darkroom_cli.output import console, print_json
+from darkroom_cli.output import console, print_error, print_json
 
 _WATCH_SECONDS = 1.0
 StartFailures = (AlreadyRunning, ChildFailed, TimeoutError, ConfigError, ArtifactError, OSError)
@@ -45,8 +45,7 @@ def up(
     except KeyboardInterrupt:
         pass
     except StartFailures as error:
-        console.print("[bold red]error:[/]", end=" ")
-        console.print(str(error), markup=False)
+        print_error(str(error))
         raise typer.Exit(1) from None
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,0 +1,53 @@
+"""Addresses come from the file that `darkroom up` wrote, or from the environment."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from darkroom_cli import connection
+from darkroom_cli.connection import Connection, NotRunning
+
+HERE = Connection("a:1", "b:2", "c:3", "d:4", "http://e:5", "secret")
+
+
+@pytest.fixture(autouse=True)
+def no_outer_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in vars(HERE):
+        monkeypatch.delenv(f"DARKROOM_{name.upper()}", raising=False)
+    monkeypatch.delenv("DARKROOM_CONNECTION", raising=False)
+    monkeypatch.setenv("DARKROOM_DATA", str(tmp_path))
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    HERE.save(tmp_path)
+    assert connection.load() == HERE
+
+
+def test_files_with_the_token_are_for_the_owner_only(tmp_path: Path) -> None:
+    (tmp_path / "connection.json").touch(0o644)
+    HERE.save(tmp_path)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("connection.json", "env")] == [0o600, 0o600]
+
+
+def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    HERE.save(tmp_path)
+    monkeypatch.setenv("DARKROOM_CAPTIONER", "elsewhere:9")
+    assert connection.load().captioner == "elsewhere:9"
+
+
+def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in vars(HERE).items():
+        monkeypatch.setenv(f"DARKROOM_{name.upper()}", value)
+    assert connection.load() == HERE
+
+
+def test_without_either_the_message_says_how_to_start() -> None:
+    with pytest.raises(NotRunning, match="darkroom up"):
+        connection.load()
+
+
+def test_forget_removes_both_and_may_be_repeated(tmp_path: Path) -> None:
+    HERE.save(tmp_path)
+    connection.forget(tmp_path)
+    connection.forget(tmp_path)
+    assert list(tmp_path.iterdir()) == []
