@@ -1,0 +1,45 @@
+import signal
+
+import pytest
+import torch
+from artifacts import errors as artifacts_errors
+from chassis.config import ConfigError
+from dreambooth import errors, exits
+from dreambooth.exits import StopSignal
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError(("x",)), 64),
+        (errors.RecipeInvalid(("x",)), 64),
+        (errors.PictureInvalid(("x",)), 65),
+        (artifacts_errors.CaptionInvalid("key", "x"), 65),
+        (errors.Diverged("x"), 65),
+        (errors.BaseModelInvalid("x"), 66),
+        (errors.SessionUnusable("x"), 67),
+        (artifacts_errors.AccessDenied("key", "store", "x"), 68),
+        (artifacts_errors.StoreUnavailable("key", "store", "x"), 75),
+        (MemoryError(), 77),
+        (torch.OutOfMemoryError("CUDA out of memory"), 77),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 77),
+        (errors.NotOurs("x"), 78),
+        (errors.Stopped("x"), 143),
+        (RuntimeError("a mistake"), 1),
+    ],
+)
+def test_each_end_has_its_code(error: Exception, code: int) -> None:
+    assert exits.code(error) == code
+
+
+def test_sigterm_is_remembered_until_asked_for() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop = StopSignal()
+    try:
+        stop.listen()
+        stop.check()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(errors.Stopped):
+            stop.check()
+    finally:
+        signal.signal(signal.SIGTERM, before)

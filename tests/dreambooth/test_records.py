@@ -1,0 +1,126 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from artifacts.errors import AccessDenied, StoreUnavailable
+from artifacts.store import ObjectStat, ObjectStore
+from dreambooth.curves import Curves
+from dreambooth.records import Records
+
+FOLDER = "sessions/toy/runs/first/"
+
+
+def progress(step: int) -> dict[str, Any]:
+    numbers = {"loss": 1 / step, "smoothed_loss": 1.0, "learning_rate": 1e-6, "images_per_second": 3.0}
+    return {"kind": "progress", "stage": "unet", "step": step, **numbers}
+
+
+def lines(store: ObjectStore) -> list[dict[str, Any]]:
+    keys = [found.key for found in store.list(f"{FOLDER}events/")]
+    return [json.loads(line) for key in keys for line in store.get(key).splitlines()]
+
+
+def test_every_line_arrives_once_and_in_order(store: ObjectStore) -> None:
+    records = Records(store, FOLDER)
+    for step in range(1, 501):
+        records.add(progress(step))
+    records.finished("toy-1")
+    records.close(30)
+    found = lines(store)
+    assert [line["step"] for line in found[:-1]] == list(range(1, 501))
+    assert (found[-1]["kind"], found[-1]["checkpoint"]) == ("finished", "toy-1")
+
+
+def test_attempts_are_counted_and_named(store: ObjectStore) -> None:
+    for attempt in (1, 2):
+        records = Records(store, FOLDER)
+        assert records.attempt == attempt
+        records.message("hello")
+        records.close(30)
+    keys = [found.key for found in store.list(FOLDER)]
+    assert keys == [f"{FOLDER}events/01-00000001.jsonl", f"{FOLDER}events/02-00000001.jsonl"]
+
+
+def test_an_earlier_end_is_found(store: ObjectStore) -> None:
+    first = Records(store, FOLDER)
+    assert not first.finished_before()
+    first.finished("toy-1")
+    first.close(30)
+    second = Records(store, FOLDER)
+    assert second.finished_before()
+    second.close(30)
+
+
+def test_a_sample_is_there_before_its_line(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    put = store.put
+    monkeypatch.setattr(store, "put", lambda key, *rest, **more: written.append(key) or put(key, *rest, **more))
+    records = Records(store, FOLDER)
+    records.sample("unet", 150, 1, "a toy", b"png")
+    records.close(30)
+    assert written == [f"{FOLDER}samples/unet-000150-1.png", f"{FOLDER}events/01-00000001.jsonl"]
+    assert lines(store)[0]["object"] == written[0]
+
+
+@pytest.fixture
+def failing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
+    """Errors that the next writes meet, one each."""
+    errors: list[Exception] = []
+    put: Callable[..., ObjectStat] = store.put
+
+    def faulty(*arguments: Any, **more: Any) -> ObjectStat:
+        if errors:
+            raise errors.pop(0)
+        return put(*arguments, **more)
+
+    monkeypatch.setattr(store, "put", faulty)
+    yield errors
+
+
+def test_lines_wait_for_a_store_that_is_away(store: ObjectStore, failing: list[Exception]) -> None:
+    failing.extend([StoreUnavailable("key", "store", "gone")] * 2)
+    records = Records(store, FOLDER)
+    for step in range(1, 4):
+        records.add(progress(step))
+    records.close(30)
+    assert [line["step"] for line in lines(store)] == [1, 2, 3]
+    assert not failing
+
+
+def test_a_store_that_stays_away_is_reported(store: ObjectStore, failing: list[Exception]) -> None:
+    failing.extend([StoreUnavailable("key", "store", "gone")] * 1000)
+    records = Records(store, FOLDER)
+    records.add(progress(1))
+    with pytest.raises(StoreUnavailable, match="the last records were not taken"):
+        records.close(0.1)
+    failing.clear()
+
+
+def test_a_refusal_reaches_the_thread_that_trains(store: ObjectStore, failing: list[Exception]) -> None:
+    failing.append(AccessDenied("key", "store", "no"))
+    records = Records(store, FOLDER)
+    records.add(progress(1))
+    with pytest.raises(AccessDenied):
+        records.close(30)
+    with pytest.raises(AccessDenied):
+        records.add(progress(2))
+
+
+def test_curves_reach_the_bucket_as_tensorboard_files(store: ObjectStore, tmp_path: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+
+    records = Records(store, FOLDER, Curves(tmp_path / "curves"))
+    for step in (1, 2, 4):
+        records.add(progress(step))
+    records.close(30)
+    (found,) = store.list(f"{FOLDER}tensorboard/")
+    content, offset, points = store.get(found.key), 0, {}
+    while offset < len(content):
+        length = int.from_bytes(content[offset : offset + 8], "little")
+        event = Event.FromString(content[offset + 12 : offset + 12 + length])
+        points.update({(value.tag, event.step): value.simple_value for value in event.summary.value})
+        offset += 12 + length + 4
+    assert {step: points[("unet/loss", step)] for step in (1, 2, 4)} == {1: 1.0, 2: 0.5, 4: 0.25}
+    assert points[("unet/images_per_second", 4)] == 3.0
