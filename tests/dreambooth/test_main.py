@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,6 @@ from typing import Any
 
 import pytest
 from artifacts.checkpoints import Checkpoints
-from artifacts.ports import free_ports
 from artifacts.sessions import Sessions
 
 RUN = "sessions/toy/runs/first"
@@ -132,7 +132,9 @@ def test_wrong_environment_ends_with_64_naming_every_variable(start: Start) -> N
 
 
 def test_store_away_ends_with_75(start: Start, order: Order) -> None:
-    (port,) = free_ports(1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     code, said = end_of(start(order(), DARKROOM_S3_ENDPOINT=f"127.0.0.1:{port}", DARKROOM_S3_RETRIES="0"))
     assert code == 75, said
     assert "is not available" in said

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def test_a_sample_is_there_before_its_line(store: ObjectStore, monkeypatch: pyte
 
 
 @pytest.fixture
-def failing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
+def failing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     """Errors that the next writes meet, one each."""
     errors: list[Exception] = []
     put: Callable[..., ObjectStat] = store.put
@@ -76,7 +76,7 @@ def failing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
         return put(*arguments, **more)
 
     monkeypatch.setattr(store, "put", faulty)
-    yield errors
+    return errors
 
 
 def test_lines_wait_for_a_store_that_is_away(store: ObjectStore, failing: list[Exception]) -> None:
