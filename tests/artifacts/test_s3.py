@@ -93,6 +93,17 @@ def test_silent_store_is_asked_twice_only(proxy: Proxy) -> None:
     assert proxy.connections == 2
 
 
+@pytest.mark.parametrize("reused", [True, False])
+def test_a_slow_upload_is_no_failed_connection(proxy: Proxy, reused: bool) -> None:
+    store = ObjectStore(replace(proxy.config, connect_timeout_seconds=0.2, retries=0))
+    if reused:
+        store.put("key", b"")
+    proxy.request_pause_seconds = 0.01
+    store.put("key", bytes(8_000_000))
+    assert store.stat("key").size_bytes == 8_000_000
+    assert proxy.connections == 1
+
+
 def test_dropped_connections_are_tried_again(proxy: Proxy, proxied: ObjectStore) -> None:
     proxy.drop_connections = 2
     proxied.put("key", b"x")

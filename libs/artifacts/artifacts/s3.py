@@ -4,10 +4,11 @@ Only `store`, `writer` and `conditional` call this.
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -15,7 +16,8 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
-from urllib3.connectionpool import ConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import ConnectionPool, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError, SSLError
 from urllib3.response import BaseHTTPResponse
 
@@ -24,6 +26,8 @@ from artifacts.errors import AccessDenied, ArtifactError, NotFound, StoreRejecte
 
 BACKOFF_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 2.0
+# A store or a link that takes less than a mebibyte in a minute counts as gone.
+_SEND_BYTES, _SEND_SECONDS = 1024 * 1024, 60.0
 RETRY_STATUSES = (500, 502, 503, 504)
 
 _DENIED = {
@@ -36,6 +40,41 @@ _DENIED = {
     "SignatureDoesNotMatch",
 }
 _BUSY = {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown", "SlowDownRead"}
+
+
+class _SlowUploads:
+    """Lets a large request body take its time.
+
+    urllib3 sends the body under the connect timeout, and a socket's timeout holds for the whole of what one `sendall`
+    gets: 16 MiB would have to go out within 2 seconds.
+    """
+
+    sock: socket.socket | None
+
+    def send(self, data: Any) -> None:
+        if not isinstance(data, bytes) or self.sock is None:  # the head of a request, which opens the connection
+            super().send(data)  # type: ignore[misc]
+            return
+        self.sock.settimeout(_SEND_SECONDS)  # until the answer is waited for
+        view = memoryview(data)
+        for start in range(0, len(view), _SEND_BYTES):
+            super().send(view[start : start + _SEND_BYTES])  # type: ignore[misc]
+
+
+class _HTTPConnection(_SlowUploads, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_SlowUploads, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
 
 
 class _Retry(urllib3.Retry):
@@ -60,7 +99,7 @@ class _Retry(urllib3.Retry):
 
 def connection_pool(config: StoreConfig) -> urllib3.PoolManager:
     """HTTP connections whose every wait ends: connect and read timeouts, a bounded number of repeats."""
-    return urllib3.PoolManager(
+    pool = urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=config.connect_timeout_seconds, read=config.read_timeout_seconds),
         maxsize=32,
         cert_reqs="CERT_REQUIRED",
@@ -77,6 +116,8 @@ def connection_pool(config: StoreConfig) -> urllib3.PoolManager:
             respect_retry_after_header=False,
         ),
     )
+    pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+    return pool
 
 
 def connect(config: StoreConfig, pool: urllib3.PoolManager) -> Minio:

@@ -6,6 +6,7 @@
 import contextlib
 import socket
 import threading
+import time
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,7 @@ class Proxy:
     drop_connections: that many new connections are closed at once.
     lose_answers: that many answers are thrown away after the store has acted, and their connections closed.
     cut_answers_after_bytes: the connection closes once so many bytes of answers have passed on it, then None again.
+    request_pause_seconds: before each block of a request is passed on, so that large requests get stuck.
     silent: while true, no answer is passed on and the connection stays open.
     """
 
@@ -37,6 +39,7 @@ class Proxy:
         self.drop_connections = 0
         self.lose_answers = 0
         self.cut_answers_after_bytes: int | None = None
+        self.request_pause_seconds = 0.0
         self.silent = False
 
     @property
@@ -87,6 +90,7 @@ class Proxy:
             while block := client.recv(_BLOCK_BYTES):
                 with self._lock:
                     self._sent += block
+                time.sleep(self.request_pause_seconds)
                 server.sendall(block)
         _close(server)
 
