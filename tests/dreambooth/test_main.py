@@ -79,7 +79,7 @@ def test_a_run_trains_publishes_and_ends_with_0_also_when_repeated(
     assert code == 0, said
     assert Checkpoints(sessions.store).get("toy-first") == manifest
     again = records_of(sessions)[len(records) :]
-    assert [record["kind"] for record in again] == ["message"]
+    assert [record["kind"] for record in again] == ["message", "finished"]
 
 
 def test_sigterm_ends_with_143_and_nothing_published(start: Start, order: Order, sessions: Sessions) -> None:

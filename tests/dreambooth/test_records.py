@@ -43,16 +43,6 @@ def test_attempts_are_counted_and_named(store: ObjectStore) -> None:
     assert keys == [f"{FOLDER}events/01-00000001.jsonl", f"{FOLDER}events/02-00000001.jsonl"]
 
 
-def test_an_earlier_end_is_found(store: ObjectStore) -> None:
-    first = Records(store, FOLDER)
-    assert not first.finished_before()
-    first.finished("toy-1")
-    first.close(30)
-    second = Records(store, FOLDER)
-    assert second.finished_before()
-    second.close(30)
-
-
 def test_a_sample_is_there_before_its_line(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     put = store.put

@@ -74,13 +74,12 @@ def _train(config: ProgramConfig, store: ObjectStore, records: Records, scratch:
     order = recipe.parse(config.recipe)
     if ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
         records.message(f"checkpoint {order.checkpoint!r} is already published: nothing to do")
-        if not records.finished_before():
-            records.finished(order.checkpoint)
-        return
-    from dreambooth import training  # imports torch: seconds that a refused or finished run need not wait
+    else:
+        from dreambooth import training  # imports torch: seconds that a refused or finished run need not wait
 
-    stop.check()
-    training.run(training.Order(config.run, order, store, scratch), records, stop)
+        stop.check()
+        training.run(training.Order(config.run, order, store, scratch), records, stop)
+    # Also on a repeated start: the one before may have died between publishing and this line.
     records.finished(order.checkpoint)
 
 

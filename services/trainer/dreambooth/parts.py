@@ -67,7 +67,7 @@ def load(base: BaseModel, where: torch.device) -> Parts:
         text_encoder=text_encoder,
         vae=vae,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        alphas_cumprod=noise_schedule.alphas_cumprod.to(torch.float32),
+        alphas_cumprod=noise_schedule.alphas_cumprod.to(where, torch.float32),
         prediction_type=base.prediction_type,
         scaling_factor=float(vae.config.scaling_factor),
         scheduler_config=noise_schedule.config,

@@ -34,8 +34,8 @@ class Records:
         self._store = store
         self._run_folder = run_folder
         self._events = f"{run_folder}events/"
-        self._last_key = max((found.key for found in store.list(self._events)), default="")
-        self.attempt = _attempt_of(self._last_key[len(self._events) :]) + 1
+        last_key = max((found.key for found in store.list(self._events)), default="")
+        self.attempt = _attempt_of(last_key[len(self._events) :]) + 1
         self._tensorboard = tensorboard
         self._curves_written = time.monotonic()
         self._number = 0
@@ -47,13 +47,6 @@ class Records:
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="records", daemon=True)
         self._thread.start()
-
-    def finished_before(self) -> bool:
-        """Whether an earlier attempt recorded the end."""
-        if not self._last_key:
-            return False
-        lines = self._store.get(self._last_key).splitlines()
-        return any(json.loads(line).get("kind") == "finished" for line in lines)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append one line. Raises what the store said if it refused an earlier one for good."""
