@@ -4,7 +4,7 @@ Rounding is to the nearest value, ties to even, as torch does, so that results e
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from converter.errors import PrecisionOverflow
 from converter.tensors import DTYPE_BYTES, PRECISION_OF_DTYPE
@@ -12,6 +12,9 @@ from converter.tensors import DTYPE_BYTES, PRECISION_OF_DTYPE
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+# A cast needs some 20 bytes of temporary memory for each value.
+_PIECE_BYTES: Final = 128 * 1024
 
 
 def cast(chunks: Iterable[bytes | memoryview], source: str, target: str, name: str) -> Iterator[bytes]:
@@ -25,8 +28,8 @@ def cast(chunks: Iterable[bytes | memoryview], source: str, target: str, name: s
         data = rest + bytes(chunk) if rest else chunk
         whole = len(data) - len(data) % size_bytes
         rest = bytes(data[whole:])
-        if whole:
-            yield _cast(data[:whole], source, target, name)
+        for start in range(0, whole, _PIECE_BYTES):
+            yield _cast(data[start : min(start + _PIECE_BYTES, whole)], source, target, name)
 
 
 def _cast(data: bytes | memoryview, source: str, target: str, name: str) -> bytes:
@@ -56,5 +59,6 @@ def _round_to_bf16(values: "NDArray[np.floating[Any]]") -> "NDArray[np.uint16]":
     import numpy as np
 
     bits = values.astype("<f4").view("<u4")
-    rounded = ((bits.astype("<u8") + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    # The sum wraps around for some NaNs alone, which are replaced.
+    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype("<u2")
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)

@@ -107,8 +107,10 @@ def _members(file: StoredFile, directory: bytes, count: int) -> Iterator[Member]
             raise CheckpointMalformed(
                 file.name, f"member {name[:200]!r} is compressed or encrypted; torch stores plainly"
             )
-        yield Member(name, offset, num_bytes)
         position = start + name_bytes + extra_bytes + comment_bytes
+        if position > len(directory):
+            raise CheckpointMalformed(file.name, "an entry of its zip directory reaches beyond the directory")
+        yield Member(name, offset, num_bytes)
 
 
 def _widen(extra: bytes, *values: int) -> tuple[int, int, int]:
