@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from trainer import faces
-from trainer.cropping import CropMethod, cropped
+from trainer.crop import place
+from trainer.cropping import CropMethod, cropped, cut
 
 from tests.trainer.conftest import encoded
 
@@ -19,18 +20,17 @@ def picture(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-@pytest.mark.parametrize("first", range(64, 1100, 128))
-def test_exactly_the_size_and_no_black_edge_for_any_height(first: int) -> None:
+@pytest.mark.parametrize("size", [64, 96])
+def test_exactly_the_size_and_no_black_edge_for_any_height(size: int) -> None:
     """fast-stable-diffusion lost a row for every eighth height."""
-    for height in range(first, first + 128, 9):
-        data = encoded(Image.new("RGB", (150, height), "white"), "PNG", compress_level=0)
-        result = cropped(data, "a.png", 96, "a.png")
-        pixels = np.asarray(picture(result.data))
-        assert pixels.shape == (96, 96, 3)
+    for height in range(1, 700):
+        white = Image.new("RGB", (97, height), "white")
+        pixels = np.asarray(cut(white, place(97, height, [], (48, height / 3)), size))
+        assert pixels.shape == (size, size, 3)
         assert pixels.min() == 255
 
 
-@pytest.mark.parametrize("size", [64, 512, 768])
+@pytest.mark.parametrize("size", [64, 512])
 def test_small_pictures_are_enlarged(size: int) -> None:
     result = cropped(encoded(Image.new("RGB", (20, 33), "white")), "a.png", size, "a.png")
     pixels = np.asarray(picture(result.data))
@@ -50,7 +50,7 @@ def test_every_mode(mode: str) -> None:
     assert np.asarray(result).min() >= 254
 
 
-@pytest.mark.parametrize("left", [0, 200, 430, 660])
+@pytest.mark.parametrize("left", [0, 330, 660])
 def test_a_face_is_found_and_kept_whole(left: int) -> None:
     wide = Image.new("RGB", (880, 220), (90, 110, 90))
     wide.paste(FACE, (left, 0))

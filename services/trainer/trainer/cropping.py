@@ -119,11 +119,16 @@ def cropped(data: bytes, filename: str, size_px: int, target: str) -> Cropped:
         return Cropped(CropMethod.UNCHANGED, Square(0, 0, size_px), same)
     found = _faces(picture)
     square = crop.place(*picture.size, found, _focus(picture) if not found else (0.0, 0.0))
+    method = CropMethod.FACE if found else CropMethod.SALIENCY
+    return Cropped(method, square, images.encode(cut(picture, square, size_px), target))
+
+
+def cut(picture: Image.Image, square: Square, size_px: int) -> Image.Image:
+    """The square of a picture at exactly size_px x size_px, enlarged if it is smaller."""
     box = (square.left, square.top, square.left + square.edge, square.top + square.edge)
     result = picture.resize((size_px, size_px), Image.Resampling.LANCZOS, box=box)
     result.info = picture.info
-    method = CropMethod.FACE if found else CropMethod.SALIENCY
-    return Cropped(method, square, images.encode(result, target))
+    return result
 
 
 def _faces(picture: Image.Image) -> list[Box]:

@@ -54,10 +54,12 @@ class SessionStore:
 
     def page(self, size: int, token: str) -> tuple[list[Counted], str]:
         """Sessions by name. Raises PageTokenInvalid."""
-        names = sorted(self._store.list_folders("sessions/"))
-        names = [name for name in names if self._store.exists(f"sessions/{name}/session.json")]
-        taken, next_token = paging.page(names, str, size, token)
+        folders = sorted(self._store.list_folders("sessions/"))
         with ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="sessions") as pool:
+            # Stores keep the folder of a deleted session for a while.
+            there = pool.map(lambda name: self._store.exists(f"sessions/{name}/session.json"), folders)
+            names = [name for name, exists in zip(folders, there, strict=True) if exists]
+            taken, next_token = paging.page(names, str, size, token)
             return list(pool.map(self.get, taken)), next_token
 
     def delete(self, name: str) -> int:

@@ -6,6 +6,7 @@ happens to `watching`. Blocking.
 
 import hashlib
 import json
+import logging
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -32,6 +33,8 @@ from trainer.recipe import Recipe
 from trainer.runs import Run, Runs, RunState
 
 _PARALLEL_REQUESTS = 8
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,10 @@ class Training:
         if holder is None or holder.run != spec.name:  # we were so slow that another run took the session
             self.runs.store.delete(f"{spec.name}/job.json")
             raise RunActive(order.session, holder.run if holder else "another run")
-        self._backend.submit(spec)
+        try:
+            self._backend.submit(spec)
+        except OSError as error:  # no process to be had; the run is accepted and `active_runs` tries again
+            log.warning("%s cannot be started yet: %s", spec.name, error)
         return self.runs.state(spec)
 
     def cancel(self, name: str) -> Run:

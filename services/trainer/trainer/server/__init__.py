@@ -1,5 +1,7 @@
 """The trainer on the wire: which error is which status, and how the parts are put together."""
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from trainer.training import Training
 
 __all__ = ["ERRORS", "Trainer", "build"]
 
+_STORE_PAUSE_SECONDS = 2.0
 _INVALID, _PRECONDITION = StatusCode.INVALID_ARGUMENT, StatusCode.FAILED_PRECONDITION
 
 ERRORS: ErrorTable = {
@@ -58,6 +61,8 @@ ERRORS: ErrorTable = {
     store_errors.StoreUnavailable: ErrorRule(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_seconds=5),
 }
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -69,8 +74,13 @@ class Trainer:
     cropper: Cropper
 
     async def load(self) -> None:
-        """Make the bucket and go on with the runs that are not over. Raises what the store raises."""
-        await self.active.start(self._unfinished)
+        """Make the bucket and go on with the runs that are not over, as soon as the store answers."""
+        while True:
+            try:
+                return await self.active.start(self._unfinished)
+            except store_errors.StoreUnavailable as error:
+                log.warning("waiting for the store: %s", error)
+                await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
     def _unfinished(self) -> list[RunSpec]:
         self.store.ensure_bucket()
