@@ -126,6 +126,7 @@ def test_credentials_are_for_the_owner_only(server: EmbeddedStore) -> None:
     assert file.stat().st_mode & 0o077 == 0
     secret = json.loads(file.read_bytes())["secret_key"]
     assert len(secret) >= 32
+    assert (server.folder / "data").stat().st_mode & 0o077 == 0
     assert secret not in server.log_file.read_text()
 
 
@@ -154,6 +155,7 @@ def test_two_servers_on_one_folder_are_refused(server: EmbeddedStore, monkeypatc
     with pytest.raises(StoreUnavailable, match="another server runs on this folder"):
         EmbeddedStore(server.folder).start()
     assert server.running
+    assert embedded_state.load(server.folder) == server._state
 
 
 def test_a_port_taken_before_the_first_start_is_avoided(server: EmbeddedStore) -> None:
@@ -240,8 +242,9 @@ from pathlib import Path
 from artifacts.embedded import EmbeddedStore
 from artifacts.store import ObjectStore
 server = EmbeddedStore(Path(sys.argv[1]))
-ObjectStore(server.start()).put("a", b"x")
-print(server._process.pid, flush=True)
+config = server.start()
+ObjectStore(config).put("a", b"x")
+print(config.endpoint, server._process.pid, flush=True)
 time.sleep(600)
 """
 
@@ -252,13 +255,14 @@ def test_no_server_survives_its_parent_or_its_guard(tmp_path: Path, victim: str)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert select.select([parent.stdout], [], [], 60)[0], "the server did not start in time"
-        guard = int(parent.stdout.readline())
-        os.kill(parent.pid if victim == "parent" else guard, signal.SIGKILL)
+        endpoint, guard = parent.stdout.readline().split()
+        os.kill(parent.pid if victim == "parent" else int(guard), signal.SIGKILL)
         # The folder's lock is held by the server itself: getting it proves that the old server is gone.
         successor = EmbeddedStore(tmp_path)
         try:
             config: StoreConfig = successor.start()
             assert ObjectStore(config).get("a") == b"x"
+            assert config.endpoint == endpoint
         finally:
             successor.stop(kill=True)
             parent.kill()

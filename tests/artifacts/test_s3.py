@@ -85,11 +85,12 @@ def test_number_of_repeats(fixed_answer) -> None:
     assert fixed_answer.requests == 4
 
 
-def test_silent_store_is_asked_twice_only(proxy: Proxy) -> None:
+@pytest.mark.parametrize("name", ["get", "put", "put_if_absent", "list"])
+def test_silent_store_is_asked_twice_only(proxy: Proxy, name: str) -> None:
     proxy.silent = True
     store = ObjectStore(replace(proxy.config, read_timeout_seconds=0.2, retries=5))
     with pytest.raises(StoreUnavailable, match="timed out"):
-        store.get("key")
+        CALLS[name](store)
     assert proxy.connections == 2
 
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 import urllib3
 from minio import Minio
 from minio.error import S3Error
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 
 from artifacts import s3
@@ -50,6 +50,8 @@ def put(
             last = error
             continue
         except HTTPError as error:
+            if isinstance(error, ReadTimeoutError) and isinstance(last, ReadTimeoutError):
+                raise  # a second silence as long as the read timeout is enough
             last, may_have_arrived = error, True
             continue
         if response.status in s3.RETRY_STATUSES:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,9 +61,11 @@ class EmbeddedStore:
             return self._config(self._state)
         self.folder.mkdir(parents=True, exist_ok=True)
         for attempt in range(_ATTEMPTS):
-            state = self._state or self._with_free_ports(embedded_state.load(self.folder))
+            # Locked first: before that, the ports may belong to a server of this folder that is still ending.
+            with self._locked() as lock:
+                state = self._state or self._with_free_ports(embedded_state.load(self.folder))
+                self._launch(state, lock)
             try:
-                self._launch(state)
                 self._wait_until_ready(state)
                 ObjectStore(self._config(state)).ensure_bucket()
             except weed.PortTakenError as taken:
@@ -85,9 +88,9 @@ class EmbeddedStore:
         if self._process is None:
             return
         if not kill and self.running:
-            os.killpg(self._process.pid, signal.SIGTERM)
             # A server that hangs while closing loses nothing by being killed.
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
                 self._process.wait(timeout=_STOP_SECONDS)
         self._end()
 
@@ -106,47 +109,47 @@ class EmbeddedStore:
         embedded_state.save(self.folder, moved)
         return moved
 
-    def _lock(self) -> int:
-        """The folder's lock as a file descriptor, handed on to the server. A dying predecessor is waited for."""
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The folder's lock as a file descriptor, which the server then inherits and holds as long as it lives."""
         deadline = time.monotonic() + _LOCK_SECONDS
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(descriptor)
-                    problem = "another server runs on this folder; stop it first"
-                    raise StoreUnavailable(str(self.folder), "embedded", problem) from None
-                time.sleep(_POLL_SECONDS)
-            else:
-                return descriptor
-
-    def _launch(self, state: State) -> None:
-        lock = self._lock()
         try:
-            if not ports.are_free(state.ports):
-                raise weed.PortTakenError("another program uses one of its ports")
-            guard = str(Path(__file__).with_name("embedded_guard.py"))
-            start_guard = [sys.executable, "-I", "-S", guard, str(lock), os.pathsep.join(weed.sockets(state.ports))]
-            with self.log_file.open("wb") as log:
-                self._process = subprocess.Popen(
-                    [*start_guard, *weed.command(self.folder / "data", state.ports)],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.folder,
-                    env=weed.environment(self.folder, state.access_key, state.secret_key),
-                    pass_fds=(lock,),
-                    start_new_session=True,
-                )
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        problem = "another server runs on this folder; stop it first"
+                        raise StoreUnavailable(str(self.folder), "embedded", problem) from None
+                    time.sleep(_POLL_SECONDS)
+            yield descriptor
         finally:
-            os.close(lock)
+            os.close(descriptor)
+
+    def _launch(self, state: State, lock: int) -> None:
+        if not ports.are_free(state.ports):
+            raise StoreUnavailable(_MARKER_BUCKET, self._config(state).url, "another program uses one of its ports")
+        guard = str(Path(__file__).with_name("embedded_guard.py"))
+        start_guard = [sys.executable, "-I", "-S", guard, str(lock), os.pathsep.join(weed.sockets(state.ports))]
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*start_guard, *weed.command(self.folder / "data", state.ports)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=weed.environment(self.folder, state.access_key, state.secret_key),
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
 
     def _wait_until_ready(self, state: State) -> None:
         """Until our marker can be written and read: gateway, filer, volumes and credentials all work then."""
         config = replace(self._config(state), bucket=_MARKER_BUCKET, retries=0, read_timeout_seconds=0.5)
         deadline = time.monotonic() + self._start_timeout_seconds
+        last: Exception | None = None
         while True:
             log = self.log_file.read_text(errors="replace")
             if "alternative port" in log:
@@ -154,11 +157,14 @@ class EmbeddedStore:
                     "the server moved to another port, because a program had just taken the chosen one"
                 )
             if not self.running or time.monotonic() > deadline:
-                raise StoreUnavailable(_MARKER_BUCKET, config.url, f"SeaweedFS did not start; it said:\n{log[-2000:]}")
+                problem = f"SeaweedFS did not start; it said:\n{log[-2000:]}"
+                raise StoreUnavailable(_MARKER_BUCKET, config.url, problem) from last
             try:
                 _check_marker(ObjectStore(config), state.instance)
-            except StoreUnavailable:
-                # A young server may leave a request unanswered for good, an overloaded one just needs longer.
+            except (StoreUnavailable, AccessDenied) as error:
+                # A young server may leave a request unanswered for good or not know its credentials yet; an overloaded
+                # one just needs longer.
+                last = error
                 config = replace(config, read_timeout_seconds=min(config.read_timeout_seconds * 1.5, 10.0))
                 time.sleep(_POLL_SECONDS)
             else:

@@ -45,7 +45,7 @@ def binary() -> str:
 
 def command(data: Path, ports: Ports) -> list[str]:
     """The command line of a server that keeps everything in `data` and listens on 127.0.0.1 only."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)  # objects lie in it as they are
     return [
         binary(),
         "mini",
