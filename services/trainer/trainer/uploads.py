@@ -40,16 +40,19 @@ class Upload:
         if self._size_bytes and len(self._data) > self._size_bytes:
             raise UploadMismatch(self.filename, f"{self._size_bytes} bytes", "more")
 
-    def store(self, sessions: Sessions) -> InstanceImage:
-        """Check the file and put it into the session. Raises UploadMismatch, what `images.check` and the store raise."""
+    def check(self) -> images.Size:
+        """Hold the whole file to its promises and decode it. Raises UploadMismatch and what `images.check` raises."""
         data = bytes(self._data)
         if self._size_bytes and len(data) != self._size_bytes:
             raise UploadMismatch(self.filename, f"{self._size_bytes} bytes", f"{len(data)} bytes")
         found = hashlib.sha256(data).hexdigest()
         if self._sha256 and found != self._sha256:
             raise UploadMismatch(self.filename, f"sha256 {self._sha256}", f"sha256 {found}")
-        size = images.check(data, self.filename)
-        return sessions.put_image(self.session, self.filename, data, size.width_px, size.height_px)
+        return images.check(data, self.filename)
+
+    def store(self, sessions: Sessions, size: images.Size) -> InstanceImage:
+        """Put the checked file into the session. Raises what the store raises."""
+        return sessions.put_image(self.session, self.filename, bytes(self._data), size.width_px, size.height_px)
 
     def _limit(self, size_bytes: int) -> None:
         if size_bytes > MAX_BYTES:

@@ -64,7 +64,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         if upload is None:
             raise UploadMalformed("the upload ended without a header")
         async with self._checks:
-            image = await asyncio.to_thread(upload.store, self._store.sessions)
+            size = await asyncio.to_thread(upload.check)
+        # A client that goes away ends the stream like one that is done; by now the call of the former is cancelled.
+        image = await asyncio.to_thread(upload.store, self._store.sessions, size)
         return to_image(upload.session, image)
 
     async def _begin(self, header: pb.UploadImageHeader) -> Upload:
