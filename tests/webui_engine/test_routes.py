@@ -4,7 +4,6 @@ import base64
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 from webui_engine.app import create_app
 from webui_engine.auth import OPEN_PATHS
 
@@ -28,17 +27,16 @@ WRONG = [
 
 
 def test_every_route_asks_for_the_token(running: Running) -> None:
-    routes = [route for route in create_app(running.engine).routes if getattr(route, "path", None)]
-    assert len([route for route in routes if isinstance(route, APIRoute)]) > 40
+    routes = [(path, method) for path, item in create_app(running.engine).openapi()["paths"].items() for method in item]
+    assert len(routes) > 40
     with httpx.Client(base_url=running.url, timeout=60) as client:
-        for route in routes:
-            if route.path in OPEN_PATHS:
+        for path, method in routes:
+            if path in OPEN_PATHS:
                 continue
-            for method in route.methods:
-                for headers in WRONG:
-                    response = client.request(method, route.path, headers=headers)
-                    assert response.status_code == 401, (method, route.path, headers)
-                    assert response.headers["www-authenticate"] == "Basic"
+            for headers in WRONG:
+                response = client.request(method, path, headers=headers)
+                assert response.status_code == 401, (method, path, headers)
+                assert response.headers["www-authenticate"] == "Basic"
 
 
 @pytest.mark.parametrize("path", ["/", "/no/such/route", "/sdapi/v1/no-such", "/docs", "/openapi.json"])

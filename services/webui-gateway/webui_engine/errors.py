@@ -17,7 +17,10 @@ EngineError
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_FEW: Final = 5
+_MANY: Final = 40
 
 
 class EngineError(Exception):
@@ -45,20 +48,19 @@ class Unsupported(RequestInvalid):
 
 
 class UnknownName(RequestInvalid):
-    """No `kind` of this name exists. The message names the closest ones, or all if nothing is close."""
+    """No `kind` of this name exists. The message names the closest ones, and all if they are few or nothing is close."""
 
     def __init__(self, field: str, kind: str, name: str, existing: Iterable[str]) -> None:
         self.name = name
         names = sorted(set(existing))
         by_lower = {candidate.lower(): candidate for candidate in names}
         near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+        hints = [f"closest: {', '.join(near)}"] if near else []
         if not names:
-            hint = f"there is no {kind} at all"
-        elif near:
-            hint = f"closest: {', '.join(near)}"
-        else:
-            hint = f"there are: {', '.join(names[:40])}"
-        super().__init__(field, f"{kind} {name!r} not found; {hint}")
+            hints = [f"there is no {kind} at all"]
+        elif not near or len(names) <= _FEW:
+            hints.append(f"there are: {', '.join(names[:_MANY])}")
+        super().__init__(field, f"{kind} {name!r} not found; {'; '.join(hints)}")
 
 
 class ImageInvalid(RequestInvalid):
