@@ -247,6 +247,21 @@ def test_an_end_written_by_another_service_is_taken_over(
     assert records.get("toy.ckpt").conversion.state == FAILED
 
 
+def test_a_record_that_is_deleted_or_damaged_stops_no_other_conversion(
+    start: Any, gate: Gate, publish: Publish, micro_files: Files, store: ObjectStore
+) -> None:
+    publish("toy", micro_files)
+    store.put("conversions/damaged.json", b"{")
+    jobs = start(store)
+    jobs.create("toy", "ckpt", "", "first", "")
+    assert gate.reached.wait(60)
+    jobs.create("toy", "ckpt", "", "second", "")
+    store.delete("conversions/first.json")
+    gate.open.set()
+    assert wait(jobs, "second", is_final).state == SUCCEEDED
+    assert [conversion.id for conversion in jobs.list()] == ["second"]
+
+
 @pytest.fixture
 def own_store(tmp_path: Path) -> Iterator[EmbeddedStore]:
     """A server that this test alone may stop."""

@@ -3,13 +3,14 @@
 `jobs` keeps them. The id of a conversion is the id of the checkpoint it makes, so asking twice finds the first.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from artifacts import names, records
-from artifacts.errors import NotFound
+from artifacts.errors import ManifestInvalid, NotFound
 from artifacts.store import ObjectStore
 
 ROOT: Final = "conversions/"
@@ -21,6 +22,8 @@ FAILED: Final = "FAILED"
 CANCELLING: Final = "CANCELLING"
 CANCELLED: Final = "CANCELLED"
 FINAL: Final = frozenset({SUCCEEDED, FAILED, CANCELLED})
+
+logger = logging.getLogger("converter.conversions")
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class ConversionRecords:
         return Version(conversion, written.etag)
 
     def list(self) -> Iterator[Version]:
-        """All of them, in no order."""
+        """All of them that can be read, in no order."""
         for stat in self._store.list(ROOT):
             conversion_id = stat.key.removeprefix(ROOT).removesuffix(".json")
             known = self._finished.get(conversion_id)
@@ -115,6 +118,10 @@ class ConversionRecords:
                 try:
                     known = self.get(conversion_id)
                 except NotFound:
+                    continue
+                except ManifestInvalid as error:
+                    # One bad record must not hide the others; `get` names what is wrong with it.
+                    logger.warning("left out of the list of conversions: %s", error)
                     continue
                 if known.conversion.is_final:
                     self._finished[conversion_id] = known

@@ -162,15 +162,20 @@ class Jobs:
         while (job := self._queue.get()) is not None and not self._stopping.is_set():
             started = time.monotonic()
             with self._metrics.active.track_inprogress():
-                self._finish(job)
+                try:
+                    self._finish(job)
+                except Exception:
+                    # Its record is gone or unreadable, so nobody can be told; the next conversion must not suffer.
+                    logger.exception("conversion %s is given up", job.conversion.id)
             ended = job.conversion
             if ended.is_final:
                 self._metrics.seconds.labels(ended.format, ended.state).observe(time.monotonic() - started)
                 logger.info("conversion %s ended", ended.id, extra={"state": ended.state, "error": ended.error})
+            if not self._stopping.is_set():
                 with self._lock:
                     if self._jobs.get(ended.id) is job:
                         del self._jobs[ended.id]
-                self._changed()
+            self._changed()
 
     def _finish(self, job: Job) -> None:
         """Attempt until the conversion is final or the service stops, waiting while the store is away."""
