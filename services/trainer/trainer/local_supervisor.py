@@ -184,7 +184,7 @@ class Supervisor:
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask the store until it answers. Raises Interrupted."""
         while True:
-            if self._stopping:
+            if self._stopping or not self._folder.path.exists():  # whoever removes the folder wants no more of the run
                 raise Interrupted
             try:
                 return ask()
