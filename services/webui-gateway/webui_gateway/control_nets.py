@@ -89,11 +89,15 @@ class ControlNetRegistry:
         of_kind = [net for net in self._nets.values() if net.kind == key]
         fitting = [net for net in of_kind if _fits(net, model)]
         if fitting:
-            return max(fitting, key=lambda net: (bool(net.titles.keys() & model.titles.keys()), net.available))
+            return max(fitting, key=lambda net: (_is_beside(net, model), net.width is not None, net.available))
         if of_kind:
             nearest = max(of_kind, key=lambda net: net.available)
             raise ControlNetMismatch(model.name, nearest.name, _difference(nearest, model))
         raise UnknownControlNet(wanted, (*self._nets, *(net.kind for net in self._nets.values())))
+
+
+def _is_beside(net: ControlNet, model: Model) -> bool:
+    return not net.titles.keys().isdisjoint(model.titles)
 
 
 def _fits(net: ControlNet, model: Model) -> bool:

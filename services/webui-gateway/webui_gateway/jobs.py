@@ -57,7 +57,7 @@ class JobQueue:
     ) -> None:
         self._backends = backends
         self._max_queue = max_queue
-        self._pace = pace or Pace()
+        self.pace = pace or Pace()
         self.on_end: Callable[[Job], None] | None = None
         self._waiting: list[Job] = []
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -182,7 +182,7 @@ class JobQueue:
         try:
             await asyncio.wait((drawing, watching), return_when=asyncio.FIRST_COMPLETED)
             if not drawing.done():
-                raise BackendAway(backend.url, f"no sign of life for {self._pace.lost_seconds:g} seconds")
+                raise BackendAway(backend.url, f"no sign of life for {self.pace.lost_seconds:g} seconds")
             result = drawing.result()
         except BackendAway as error:
             logger.warning("job %s: %s", job.id, error)
@@ -205,8 +205,8 @@ class JobQueue:
     async def _watch(self, backend: Draws, job: Job) -> None:
         """Keep the progress of a running job fresh; returns when the back end gives no sign of life any more."""
         heard = time.monotonic()
-        while time.monotonic() - heard < self._pace.lost_seconds:
-            await asyncio.sleep(self._pace.poll_seconds)
+        while time.monotonic() - heard < self.pace.lost_seconds:
+            await asyncio.sleep(self.pace.poll_seconds)
             # Again and again: a back end that had not begun when it was first told to stop has forgotten it.
             if job.state == State.CANCELLING:
                 await self._interrupt(backend)
@@ -226,7 +226,7 @@ class JobQueue:
     async def _until_back(self, backend: Draws) -> None:
         """Wait until the back end answers; meanwhile jobs that nobody else can draw lose patience."""
         while backend.url in self._away:
-            await asyncio.sleep(self._pace.retry_seconds)
+            await asyncio.sleep(self.pace.retry_seconds)
             try:
                 await backend.progress()
                 self._away.discard(backend.url)
@@ -238,7 +238,7 @@ class JobQueue:
         """Fail the jobs that have waited long enough for back ends that are all away."""
         now = time.monotonic()
         for job in [job for job in self._waiting if self._away.issuperset(job.bodies)]:
-            if now - job.started >= self._pace.patience_seconds:
+            if now - job.started >= self.pace.patience_seconds:
                 self._waiting.remove(job)
                 self._end(job, State.FAILED, NoBackend(job.bodies))
 

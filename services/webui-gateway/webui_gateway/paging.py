@@ -27,7 +27,7 @@ class PageTokenInvalid(Exception):
 def page(entries: Sequence[E], size: int, token: str) -> tuple[list[E], str]:
     """Entries after the token, at most size (0: 100), and the next token ("" on the last page)."""
     try:
-        after = base64.urlsafe_b64decode(token.encode()).decode()
+        after = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
         raise PageTokenInvalid("page_token is not one this service gave; start without it") from error
     rest = [entry for entry in entries if entry.name > after]
