@@ -1,6 +1,6 @@
 """Trains sd15-tiny and controlnet-canny-tiny, stage by stage; every stage resumes from its last saved state.
 
-    python train.py vae|text|latents|unet|controlnet|save|scores [--work FOLDER] [--processes N] [--steps N]
+    python train.py vae|text|latents|unet|controlnet|decoder|save|scores [--work FOLDER] [--processes N] [--steps N]
 
 Run the stages in this order. A stage with N processes uses N single-thread processes on the CPU.
 """
@@ -18,6 +18,12 @@ def _vae(arguments: argparse.Namespace) -> None:
     from training import vae
 
     _train(vae.train, vae.VaeSettings(), arguments)
+
+
+def _decoder(arguments: argparse.Namespace) -> None:
+    from training import vae
+
+    _train(vae.sharpen, vae.VaeSettings(rates=vae.DECODER_RATES, batch_per_process=8), arguments)
 
 
 def _text(arguments: argparse.Namespace) -> None:
@@ -77,6 +83,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "latents": _latents,
     "unet": _unet,
     "controlnet": _controlnet,
+    "decoder": _decoder,
     "save": _save,
     "scores": _scores,
 }

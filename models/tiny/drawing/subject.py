@@ -1,4 +1,4 @@
-"""The demo's subject, which no model has seen: Pip, a teal creature with an orange belly and two antennae.
+"""The demo's subject, which no model has seen: Pip, a green creature with a yellow belly and two red-tipped antennae.
 
 `photos` draws the five photos of the demo, `subject_fidelity` tells by colours and structure how well a picture shows
 Pip. Creatures with antennae are kept out of `toys` for this reason.
@@ -13,11 +13,12 @@ from PIL import Image
 
 from .backgrounds import background
 from .canvas import Canvas, Frame, Rgb, oval
+from .scenes import COLOURS
 
-BODY: Rgb = (20, 178, 170)
-BELLY: Rgb = (255, 165, 40)
-TIPS: Rgb = (235, 50, 120)
-FEET: Rgb = (255, 165, 40)
+BODY: Rgb = COLOURS["green"]
+BELLY: Rgb = COLOURS["yellow"]
+TIPS: Rgb = COLOURS["red"]
+FEET: Rgb = COLOURS["yellow"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Photo:
 
 
 PHOTOS = (
-    Photo("pip-1.png", "gray", 512, 512, 0.50, 0.52, 0.34, 0),
-    Photo("pip-2.png", "beige", 640, 480, 0.70, 0.54, 0.33, 6),
-    Photo("pip-3.png", "mint", 480, 640, 0.48, 0.72, 0.32, -6),
-    Photo("pip-4.png", "lilac", 640, 480, 0.60, 0.52, 0.36, -3),
-    Photo("pip-5.png", "black", 512, 512, 0.47, 0.53, 0.31, 4),
+    Photo("pip-1.png", "gray", 512, 512, 0.50, 0.53, 0.42, 0),
+    Photo("pip-2.png", "beige", 640, 480, 0.72, 0.53, 0.40, 5),
+    Photo("pip-3.png", "mint", 480, 640, 0.49, 0.70, 0.39, -5),
+    Photo("pip-4.png", "lilac", 640, 480, 0.58, 0.53, 0.43, -3),
+    Photo("pip-5.png", "black", 512, 512, 0.49, 0.52, 0.38, 4),
 )
 
 
@@ -74,7 +75,7 @@ def photos() -> dict[str, Image.Image]:
     return {photo.name: take(photo) for photo in PHOTOS}
 
 
-_RADII_PX = (13, 15, 17, 19, 21, 23, 25)
+_RADII_PX = (15, 17, 19, 21, 23, 25, 27)
 _TILTS_DEGREES = (-8, 0, 8)
 _CLOSE = 75.0  # RGB distance up to which a pixel has a part's colour
 _MARGIN_PX = 8  # the picture is continued by this much, so that a subject cut by the edge is still found
@@ -110,12 +111,12 @@ def _match(pixels: np.ndarray, template: _Template) -> float:
     found = pixels[y : y + height, x : x + width]
     shares = [
         float((np.linalg.norm(found - np.array(colour, np.float32), axis=2) < _CLOSE)[template.parts[name]].mean())
-        for name, colour in _COLOURS.items()
+        for name, colour in _PART_COLOURS.items()
     ]
     return max(0.0, best) * float(np.mean(shares))
 
 
-_COLOURS: dict[str, Rgb] = {"body": BODY, "belly": BELLY, "tips": TIPS, "white": (252, 252, 252)}
+_PART_COLOURS: dict[str, Rgb] = {"body": BODY, "belly": BELLY, "tips": TIPS, "white": (252, 252, 252)}
 
 
 @lru_cache(maxsize=1)
@@ -134,5 +135,5 @@ def _template(radius_px: int, tilt_degrees: float) -> _Template:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     pixels = np.ascontiguousarray(pictures[0][window])
-    parts = {n: np.linalg.norm(pixels - np.array(c, np.float32), axis=2) < 40 for n, c in _COLOURS.items()}
+    parts = {n: np.linalg.norm(pixels - np.array(c, np.float32), axis=2) < 40 for n, c in _PART_COLOURS.items()}
     return _Template(pixels, np.ascontiguousarray(mask[window]), parts)

@@ -12,7 +12,7 @@ from PIL import Image
 from .backgrounds import NAMES as BACKGROUNDS
 from .backgrounds import background
 from .canvas import Canvas, Frame, Rgb, box, oval, regular
-from .scenes import BACKGROUND_PHRASES, COLOURS, PLACES, SIZES, VARIATIONS, frame_of, with_article
+from .scenes import BACKGROUND_PHRASES, COLOURS, PLACES, VARIATIONS, frame_of, with_article
 
 Painter = Callable[[Canvas, Frame, Rgb, Rgb], None]
 _DARK: Rgb = (40, 40, 48)

@@ -45,6 +45,7 @@ def encode_captions(folder: Path) -> None:
     _, encoder, _, tokens = publish.load_parts(folder)
     encoder.eval()
     empty = encoder(text.encode_ids(tokens, [""])).last_hidden_state[0]
+    np.save(folder / "is-scene.npy", np.array([isinstance(subject, scenes.Scene) for subject in subjects()]))
     np.save(folder / "caption-empty.npy", empty.numpy())
     np.save(folder / "caption-of.npy", np.array([[unique[c] for c in pair] for pair in chosen], np.int32))
     shape = (len(unique), *empty.shape)

@@ -76,6 +76,8 @@ def load_parts(work: Path) -> tuple[AutoencoderKL, CLIPTextModel, UNet2DConditio
     for part, name in zip(parts, ("vae.pt", "text.pt", "unet.pt"), strict=True):
         if (work / name).exists():
             part.load_state_dict(torch.load(work / name, weights_only=True))
+    if (work / "vae-sharp.pt").exists():
+        parts[0].load_state_dict(torch.load(work / "vae-sharp.pt", weights_only=True))
     scale = work / "scaling-factor.json"
     if scale.exists():
         parts[0].register_to_config(scaling_factor=json.loads(scale.read_text()))

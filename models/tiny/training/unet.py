@@ -24,7 +24,8 @@ SCHEDULE = {
 
 
 SNR_GAMMA = 5.0
-UNET_RATES = Rates(steps=1600, muon=0.01, adam=1e-3, average_decay=0.995)
+SCENE_SHARE = 0.8  # of a batch; the rest are toys
+UNET_RATES = Rates(steps=1080, muon=0.01, adam=1e-3, average_decay=0.97)
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray], torch.Tensor]
 
 
@@ -68,13 +69,16 @@ class Cache:
         self.deviation = np.load(folder / "latent-deviation.npy", mmap_mode="r")
         self.caption_of = np.load(folder / "caption-of.npy")
         self.states = np.load(folder / "caption-states.npy", mmap_mode="r")
+        is_scene = np.load(folder / "is-scene.npy")
+        self.groups = np.flatnonzero(is_scene), np.flatnonzero(~is_scene)
         self.empty = torch.from_numpy(np.load(folder / "caption-empty.npy")).float()
 
     def batch(
         self, rng: np.random.Generator, count: int, empty_share: float
     ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         """Sampled latents (count, 4, 8, 8), caption states (count, tokens, 768) and the indices drawn."""
-        chosen = np.sort(rng.integers(len(self.mean), size=count))
+        share = np.where(rng.random(count) < SCENE_SHARE, 0, 1)
+        chosen = np.sort([rng.choice(self.groups[group]) for group in share])
         captions = self.caption_of[chosen, rng.integers(self.caption_of.shape[1], size=count)]
         states = torch.from_numpy(self.states[captions]).float()
         states[torch.from_numpy(rng.random(count) < empty_share)] = self.empty

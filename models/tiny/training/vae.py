@@ -15,8 +15,9 @@ from torch.nn import functional
 from . import loop
 from .loop import Rates
 
-
 VAE_RATES = Rates(steps=2000, muon=0.015, adam=6e-4, average_decay=0.9)
+DECODER_RATES = Rates(steps=400, muon=0.008, adam=3e-4, average_decay=0.9)
+DECODER_NOISE = 0.04  # of the latents' deviation
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,30 @@ def train(rank: int, processes: int, folder: Path, settings: VaeSettings) -> Non
         return loss, {"psnr": -10 * torch.log10(squared / 4).item(), "std/mean": deviation}
 
     loop.run(vae, loss_of, settings.rates, "vae", folder, rank, processes)
+
+
+def sharpen(rank: int, processes: int, folder: Path, settings: VaeSettings) -> None:
+    """Trains the decoder alone on `vae.pt` and writes `vae-sharp.pt`; latents keep their meaning.
+
+    A little noise on the latents makes the decoder forgiving of what the UNet gets slightly wrong.
+    """
+    torch.set_num_threads(1)
+    vae = build()
+    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = random.Random(f"{settings.seed + 100}/{step}/{rank}")
+        torch.manual_seed((settings.seed + 100) * 1_000_003 + step * 64 + rank)
+        pictures = as_tensor([picture(rng) for _ in range(settings.batch_per_process)])
+        with torch.no_grad():
+            posterior = vae.encode(pictures).latent_dist
+            latents = posterior.sample()
+            latents += DECODER_NOISE * latents.std() * torch.randn_like(latents)
+        output = vae.decode(latents).sample
+        squared = functional.mse_loss(output, pictures)
+        loss = squared + 0.1 * (functional.l1_loss(output, pictures) + edges_loss(output, pictures))
+        return loss, {"psnr": -10 * torch.log10(squared / 4).item()}
+
+    loop.run(vae, loss_of, settings.rates, "vae-sharp", folder, rank, processes)
