@@ -76,6 +76,6 @@ $(BIN)/uv:
 # torch is not in the lock: the index's build brings gigabytes of CUDA libraries that a CPU machine does not need.
 $(READY): $(BIN)/uv uv.lock requirements-torch.txt pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml) $(shell find protos -name '*.proto' -o -name 'generate.py' -o -name 'pyproject.toml')
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --find-links ,$(WHEELS)) --requirement requirements-torch.txt
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --frozen --inexact --all-packages --all-extras --compile-bytecode --quiet
+	VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE_TIMEOUT=1200 $(BIN)/uv sync --active --frozen --inexact --all-packages --all-extras --compile-bytecode --quiet
 	@$(BIN)/python -m compileall -q -j 2 $(VENV)/lib/python3*/site-packages/torch $(VENV)/lib/python3*/site-packages/sympy > /dev/null
 	@touch $@

@@ -16,7 +16,8 @@ from darkroom_cli.launcher import ports, readiness, services
 from darkroom_cli.launcher.child import Child, ChildFailed, tail
 
 _POLL_SECONDS = 0.2
-START_SECONDS = 180.0
+# Real models of several gigabytes load from slow disks, too.
+START_SECONDS = 900.0
 # The configuration is wrong, or the service could not load its model.
 _HOPELESS_CODES = (1, 64)
 
