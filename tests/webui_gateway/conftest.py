@@ -169,11 +169,13 @@ def start(folders: dict[str, Path], shared_store: ObjectStore) -> Start:
         gateway.jobs.pace = QUICK
         await gateway.start()
         try:
-            async with running(server) as target, serving(create_app(gateway, TOKEN, MAX_BODY_BYTES)) as url:
-                async with httpx.AsyncClient(base_url=url, auth=("any", TOKEN), timeout=120) as http:
-                    wire = channel(target, TOKEN)
-                    yield Running(gateway, http, wire, url)
-                    await wire.close()
+            async with (
+                running(server) as target,
+                serving(create_app(gateway, TOKEN, MAX_BODY_BYTES)) as url,
+                httpx.AsyncClient(base_url=url, auth=("any", TOKEN), timeout=120) as http,
+                channel(target, TOKEN) as wire,
+            ):
+                yield Running(gateway, http, wire, url)
         finally:
             await gateway.close()
 

@@ -30,7 +30,9 @@ def test_a_kind_resolves_to_one_that_fits_beside_the_model(models: ModelRegistry
     assert nets.resolve("Canny", models.usable("sd15")).name == "control_v11p_sd15_canny"
 
 
-@pytest.mark.parametrize("name", ["control_v11p_sd15_canny", "control_v11p_sd15_canny [d14c016b]", "diffusers_xl_canny_mid"])
+@pytest.mark.parametrize(
+    "name", ["control_v11p_sd15_canny", "control_v11p_sd15_canny [d14c016b]", "diffusers_xl_canny_mid"]
+)
 def test_a_named_one_that_does_not_fit_is_refused_with_both_names(
     models: ModelRegistry, nets: ControlNetRegistry, name: str
 ) -> None:

@@ -35,7 +35,16 @@ def registry() -> ModelRegistry:
 
 @pytest.mark.parametrize(
     "alias",
-    ["tiny", "TINY", f"tiny.safetensors [{SHA[:10]}]", "tiny.safetensors", SHA, SHA[:10], f"tiny [{SHA[:10]}]", "models/tiny"],
+    [
+        "tiny",
+        "TINY",
+        f"tiny.safetensors [{SHA[:10]}]",
+        "tiny.safetensors",
+        SHA,
+        SHA[:10],
+        f"tiny [{SHA[:10]}]",
+        "models/tiny",
+    ],
 )
 def test_every_alias_means_the_model(registry: ModelRegistry, alias: str) -> None:
     assert registry.usable(alias).name == "tiny"

@@ -16,7 +16,9 @@ A, B = "http://a", "http://b"
 @pytest.fixture
 def models() -> ModelRegistry:
     registry = ModelRegistry([BaseModel("tiny", "sd15", "epsilon", 64, width=NARROW)])
-    registry.refresh({A: [Listing("tiny [1]", "tiny")], B: [Listing("tiny [2]", "tiny"), Listing("extra", "extra")]}, [])
+    registry.refresh(
+        {A: [Listing("tiny [1]", "tiny")], B: [Listing("tiny [2]", "tiny"), Listing("extra", "extra")]}, []
+    )
     return registry
 
 
@@ -66,6 +68,7 @@ def test_a_size_left_out_is_the_model_s_own(models: ModelRegistry) -> None:
     assert requests.sized({"width": 0}, models.usable("tiny")) == {"width": 64, "height": 64}
     with pytest.raises(ResolutionUnsupported):
         requests.sized({"height": 512}, models.usable("tiny"))
+    assert requests.sized({"width": 0, "height": 1000}, models.usable("extra")) == {"height": 1000}
     with pytest.raises(RequestInvalid, match="width"):
         requests.sized({"width": "64"}, models.usable("tiny"))
 

@@ -9,7 +9,12 @@ from webui_gateway.samplers import Abilities
 
 ABLE = Abilities(
     samplers={"dpm++ 2m": "DPM++ 2M", "k_dpmpp_2m": "DPM++ 2M", "euler a": "Euler a"},
-    schedulers={"automatic": "Automatic", "karras": "Karras", "sgm_uniform": "SGM Uniform", "sgm uniform": "SGM Uniform"},
+    schedulers={
+        "automatic": "Automatic",
+        "karras": "Karras",
+        "sgm_uniform": "SGM Uniform",
+        "sgm uniform": "SGM Uniform",
+    },
     scripts={"txt2img": frozenset({"x/y/z plot", "controlnet"}), "img2img": frozenset()},
 )
 OLD = Abilities(samplers=ABLE.samplers)
@@ -40,7 +45,7 @@ def test_an_unknown_sampler_is_refused(name: str) -> None:
 
 
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(UnknownScheduler, match="'Karas'.*Karras"):
+    with pytest.raises(UnknownScheduler, match=r"'Karas'.*Karras"):
         ABLE.resolved({"scheduler": "Karas"})
 
 

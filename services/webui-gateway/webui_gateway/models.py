@@ -109,11 +109,12 @@ class ModelRegistry:
         return model
 
     def _first(self) -> Model:
-        """The first by name, but no checkpoint before a base model: publishing one must not change what others draw."""
+        """No checkpoint before a base model, because publishing one must not change what others draw; then one whose abilities
+        are known, then one that most back ends have, then by name."""
         at_hand = [model for model in self._models.values() if model.available]
         if not at_hand:
             raise UnknownModel("", ())
-        return min(at_hand, key=lambda model: (bool(model.checkpoint), model.name))
+        return min(at_hand, key=lambda m: (bool(m.checkpoint), not m.verified, -len(m.titles), m.name))
 
     def _entry(self, name: str, published: Mapping[str, Manifest], lines: Mapping[str, Listing]) -> Model:
         manifest = published.get(name)

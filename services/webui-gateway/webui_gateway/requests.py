@@ -70,7 +70,12 @@ def checkpoint_of(settings: dict[str, Any]) -> str:
 
 
 def sized(body: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """The body with a size, by default the model's own. Raises ResolutionUnsupported, RequestInvalid."""
+    """The body with a size, by default the model's own; of a model that only a back end knows, the back end's default.
+
+    Raises ResolutionUnsupported, RequestInvalid.
+    """
+    if not model.verified:
+        return {name: value for name, value in body.items() if name not in ("width", "height") or value}
     width, height = _edge(body, "width", model), _edge(body, "height", model)
     check_size(model, width, height)
     return {**body, "width": width, "height": height}
