@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from artifacts.checkpoints import Checkpoints
 from artifacts.sessions import Sessions
 from diffusers import DDPMScheduler
-from dreambooth import base_model, batches, loop, parts, training
+from dreambooth import base_model, batches, loop, parts, samples, training
 from dreambooth.dataset import TrainingImage
 from dreambooth.draws import LATENT, NOISE, Draws
 from dreambooth.errors import Diverged, NotOurs, PictureInvalid, Stopped
@@ -23,6 +24,7 @@ from dreambooth.parts import Parts
 from dreambooth.recipe import parse
 from dreambooth.records import Records
 from dreambooth.stages import Stage
+from safetensors.torch import load_file, save_file
 
 Order = Callable[..., dict[str, Any]]
 Train = Callable[[Mapping[str, Any]], Any]
@@ -36,16 +38,19 @@ def of_files(folder: Path) -> dict[str, str]:
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def test_equal_seeds_give_bit_equal_weights_with_and_without_sampling(order: Order, train: Train) -> None:
+def test_equal_seeds_give_bit_equal_weights_with_and_without_sampling(
+    order: Order, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "NUM_STEPS", 2)
     plain = train(order())
     sampled = train(order(sample_prompts=["sks toy", "a toy on grass"], sample_every_steps=2))
     other = train(order(seed=1))
     assert plain.losses() == sampled.losses()
     assert plain.digests() == sampled.digests()
     assert plain.losses() != other.losses()
-    samples = [line for line in sampled.records if line["kind"] == "sample"]
-    assert [(line["stage"], line["step"]) for line in samples] == [("unet", 2)] * 2 + [("unet", 3)] * 2
-    assert all(sampled.store.get(line["object"]).startswith(b"\x89PNG") for line in samples)
+    drawn = [line for line in sampled.records if line["kind"] == "sample"]
+    assert [(line["stage"], line["step"]) for line in drawn] == [("unet", 2)] * 2 + [("unet", 3)] * 2
+    assert all(sampled.store.get(line["object"]).startswith(b"\x89PNG") for line in drawn)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +102,14 @@ def test_resolution_must_fit_the_vae(order: Order, train: Train) -> None:
         train(order(resolution_px=68))
 
 
-def test_weights_that_overflow_stop_the_run_unpublished(order: Order, train: Train, sessions: Sessions) -> None:
-    with pytest.raises(Diverged):
-        train(order(text_encoder={"steps": 0}, unet={"steps": 40, "learning_rate": 0.1}, seed=1, batch_size=1))
+def test_a_loss_that_is_not_finite_stops_the_run_unpublished(
+    order: Order, train: Train, micro: Path, tmp_path: Path, sessions: Sessions
+) -> None:
+    broken = Path(shutil.copytree(micro, tmp_path / "broken"))
+    weights = load_file(broken / UNET)
+    save_file(weights | {"conv_in.weight": weights["conv_in.weight"] * 1e38}, broken / UNET, metadata={"format": "pt"})
+    with pytest.raises(Diverged, match=r"the loss of unet step 1 is nan, with sks_toy \(\d\)\.png"):
+        train(order(base_model_source=str(broken), text_encoder={"steps": 0}))
     assert list(Checkpoints(sessions.store).list()) == []
 
 
