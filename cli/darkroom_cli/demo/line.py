@@ -31,6 +31,7 @@ UNET_STEPS, UNET_RATE = 400, 2e-4
 BATCH_SIZE = 4
 STEPS, CFG_SCALE, SEED = 30, 5.0, 7
 _HTTP_SECONDS = 300
+_PREPOSITIONS = ("on", "in", "at", "under", "over", "before", "behind")
 
 
 @dataclass
@@ -65,11 +66,31 @@ def upload(line: Line) -> None:
 
 
 def caption(line: Line) -> None:
-    """A caption for each photo. Raises UsageProblem if one could not be captioned."""
+    """A caption for each photo. Raises UsageProblem if one could not be captioned.
+
+    What is trained on is the part of the caption that describes the surroundings: named, they do not stick to the subject,
+    and what the model already calls the subject would compete with its new name.
+    """
     rows = caption_session(line.clients, line.session)
     if failed := [f"{image}: {error}" for image, _, error in rows if error]:
         raise UsageProblem("; ".join(failed))
     line.captions = {image: text for image, text, _ in rows}
+    for image, text in line.captions.items():
+        request = session_pb2.SetCaptionRequest(
+            image=f"sessions/{line.session}/images/{image}", text=surroundings(text)
+        )
+        line.clients.sessions.SetCaption(request)
+
+
+def surroundings(text: str) -> str:
+    """The part of a caption from its first preposition of place on; empty if it has none.
+
+    >>> surroundings("a large green toy on a gray background")
+    'on a gray background'
+    """
+    words = text.split()
+    start = next((index for index, word in enumerate(words) if word in _PREPOSITIONS), len(words))
+    return " ".join(words[start:])
 
 
 def crop(line: Line) -> None:
