@@ -7,7 +7,7 @@ is refused, so that no wish is dropped silently.
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from webui_engine.errors import Unsupported
 
@@ -133,7 +133,10 @@ class DetectRequest(Request):
     """POST /controlnet/detect. -1 means the preprocessor's own value."""
 
     controlnet_module: str = "none"
-    controlnet_input_images: list[str] = []
+    # The PyPI client webuiapi writes the shorter name.
+    controlnet_input_images: list[str] = Field(
+        default=[], validation_alias=AliasChoices("controlnet_input_images", "controlnet_images")
+    )
     controlnet_processor_res: int = Field(default=-1, le=4096)
     controlnet_threshold_a: float = -1
     controlnet_threshold_b: float = -1
