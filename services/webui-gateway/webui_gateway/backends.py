@@ -22,7 +22,10 @@ _SECRET_FLAGS: Final = ("api_auth", "gradio_auth", "gradio_auth_path", "ngrok", 
 
 
 class Backend:
-    """A back end at a URL. alive, trouble: how it last answered; `gateway` keeps them. Methods raise BackendAway, BackendRefused (4xx) and BackendFailed (anything else wrong)."""
+    """A back end at a URL. alive, trouble: how it last answered; `gateway` keeps them.
+
+    Methods raise BackendAway, BackendRefused (4xx) and BackendFailed (anything else that is wrong).
+    """
 
     def __init__(self, url: str, token: str) -> None:
         parsed = httpx.URL(url)
