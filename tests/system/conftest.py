@@ -13,7 +13,7 @@ import pytest
 from darkroom_cli.connection import Connection
 
 ROOT = Path(__file__).parents[2]
-STOP_SECONDS = 60
+STOP_SECONDS = 120
 
 
 def environment(data: Path) -> dict[str, str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 # More deaths than this in the window mean that starting it again will not help.
 MAX_DEATHS = 3
 DEATHS_WINDOW_SECONDS = 60.0
-STOP_SECONDS = 15.0
+# The trainer gives its runs half a minute to stop, which is what a Job's pod gets.
+STOP_SECONDS = 45.0
 
 
 class ChildFailed(Exception):

@@ -50,6 +50,8 @@ def children(data: Path, store: StoreConfig, ports: dict[str, int], secret: str)
         "DARKROOM_HOST": HOST,
         "DARKROOM_TOKEN": secret,
         "DARKROOM_METRICS_PORT": "0",
+        # Nobody balances load here: a person at Ctrl-C waits for this.
+        "DARKROOM_DRAIN_SECONDS": "3",
         "DARKROOM_S3_ENDPOINT": store.endpoint,
         "DARKROOM_S3_ACCESS_KEY": store.access_key,
         "DARKROOM_S3_SECRET_KEY": store.secret_key,
