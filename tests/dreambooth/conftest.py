@@ -127,7 +127,7 @@ def read_records(store: ObjectStore, run: str = RUN) -> list[dict[str, Any]]:
 @pytest.fixture
 def train(sessions: Sessions, tmp_path: Path) -> Callable[[Mapping[str, Any]], Outcome]:
     """Carry out an order in this process, each as a run of its own."""
-    from dreambooth import training
+    from dreambooth import inputs, training
     from dreambooth.exits import StopSignal
     from dreambooth.recipe import parse
     from dreambooth.records import Records
@@ -146,7 +146,8 @@ def train(sessions: Sessions, tmp_path: Path) -> Callable[[Mapping[str, Any]], O
         records = Records(store, f"{run}/")
         try:
             recipe = parse(json.dumps({**wanted, "checkpoint": checkpoint}))
-            training.run(training.Order(run, recipe, store, scratch), records, StopSignal())
+            found = inputs.gather(store, "toy", recipe, scratch, lambda text: records.message(text, "warning"))
+            training.run(training.Order(run, recipe, found, store, scratch), records, StopSignal())
         finally:
             records.close(30)
         return Outcome(store, read_records(store, run), checkpoint)

@@ -110,6 +110,7 @@ def test_sigterm_ends_with_143_and_nothing_published(start: Start, order: Order,
     ("changes", "code", "reason"),
     [
         ({"unet": {"steps": 2, "learning_rate": 0}}, 64, "unet.learning_rate is 0"),
+        ({"resolution_px": 68}, 65, "resolution 68 px: base model 'micro' needs a multiple of 8 px"),
         ({"base_model_source": "/nowhere"}, 66, "base model 'micro': the folder '/nowhere' does not exist"),
     ],
 )
@@ -124,11 +125,31 @@ def test_wrong_orders_end_with_their_code_and_a_recorded_reason(
     assert "Traceback" not in said
 
 
+def test_a_session_without_images_ends_with_67(start: Start, order: Order, sessions: Sessions) -> None:
+    sessions.create("empty")
+    code, said = end_of(start(order(), DARKROOM_RUN="sessions/empty/runs/first"))
+    assert code == 67, said
+    assert "session 'empty' has no images" in said
+
+
+def test_a_bad_image_ends_with_65_naming_it(start: Start, order: Order, sessions: Sessions) -> None:
+    sessions.store.put("sessions/toy/instance_images/notes.png", b"no picture")
+    code, said = end_of(start(order()))
+    assert code == 65, said
+    assert "notes.png: is not an image" in records_of(sessions)[-1]["text"]
+
+
 def test_wrong_environment_ends_with_64_naming_every_variable(start: Start) -> None:
-    code, said = end_of(start("{}", DARKROOM_RUN="first", DARKROOM_S3_BUCKET="", DARKROOM_S3_SECRET_KEY=""))
+    code, said = end_of(start("{}", DARKROOM_RUN="", DARKROOM_S3_SECRET_KEY=""))
     assert code == 64
-    assert "DARKROOM_RUN is 'first'" in said
+    assert "DARKROOM_RUN is not set" in said
     assert "DARKROOM_S3_SECRET_KEY is not set" in said
+
+
+def test_a_run_that_is_no_run_ends_with_64(start: Start) -> None:
+    code, said = end_of(start("{}", DARKROOM_RUN="first"))
+    assert code == 64
+    assert "DARKROOM_RUN is 'first': expected" in said
 
 
 def test_store_away_ends_with_75(start: Start, order: Order) -> None:

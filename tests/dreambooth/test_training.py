@@ -13,7 +13,7 @@ import torch
 from artifacts.checkpoints import Checkpoints
 from artifacts.sessions import Sessions
 from diffusers import DDPMScheduler
-from dreambooth import base_model, batches, loop, parts, samples, training
+from dreambooth import base_model, batches, inputs, loop, parts, samples, training
 from dreambooth.dataset import TrainingImage
 from dreambooth.draws import LATENT, NOISE, Draws
 from dreambooth.errors import Diverged, NotOurs, PictureInvalid, Stopped
@@ -117,12 +117,12 @@ def test_another_runs_checkpoint_is_left_alone(order: Order, train: Train, sessi
     first = train(order())
     before = first.manifest
     recipe = parse(json.dumps(order(checkpoint=first.checkpoint, seed=9)))
-    records = Records(sessions.store, "sessions/toy/runs/rival/")
+    rival = "sessions/toy/runs/rival"
+    found = inputs.gather(sessions.store, "toy", recipe, tmp_path, print)
+    records = Records(sessions.store, f"{rival}/")
     try:
         with pytest.raises(NotOurs, match="already published by sessions/toy/runs/run-1, not by sessions/toy/runs/riv"):
-            training.run(
-                training.Order("sessions/toy/runs/rival", recipe, sessions.store, tmp_path), records, StopSignal()
-            )
+            training.run(training.Order(rival, recipe, found, sessions.store, tmp_path), records, StopSignal())
     finally:
         records.close(30)
     assert first.manifest == before

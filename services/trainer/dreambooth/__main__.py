@@ -13,7 +13,7 @@ from artifacts.store import ObjectStore
 from chassis import config as settings
 from chassis import logs, settings_table
 
-from dreambooth import exits, ownership, recipe
+from dreambooth import exits, inputs, ownership, recipe
 from dreambooth.config import ProgramConfig
 from dreambooth.curves import Curves
 from dreambooth.exits import StopSignal
@@ -75,10 +75,12 @@ def _train(config: ProgramConfig, store: ObjectStore, records: Records, scratch:
     if ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
         records.message(f"checkpoint {order.checkpoint!r} is already published: nothing to do")
     else:
+        found = inputs.gather(store, config.session, order, scratch, lambda text: records.message(text, "warning"))
+        stop.check()
         from dreambooth import training  # imports torch: seconds that a refused or finished run need not wait
 
         stop.check()
-        training.run(training.Order(config.run, order, store, scratch), records, stop)
+        training.run(training.Order(config.run, order, found, store, scratch), records, stop)
     # Also on a repeated start: the one before may have died between publishing and this line.
     records.finished(order.checkpoint)
 

@@ -1,6 +1,6 @@
 """The base model as files: fetched from the bucket if need be, checked and described. No torch here.
 
-`training` calls this before the slow imports, so that a wrong base is refused at once; `parts` loads the weights and
+`inputs` calls this before the slow imports, so that a wrong base is refused at once; `parts` loads the weights and
 `publish` copies the files.
 """
 

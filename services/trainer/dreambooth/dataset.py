@@ -1,6 +1,6 @@
 """The session's images and captions, every one downloaded, checked and resized before step 0.
 
-`training` calls `load`; what is shown at which step is left to `batches`. All mistakes are reported together.
+`inputs` calls `load`; what is shown at which step is left to `batches`. All mistakes are reported together.
 """
 
 import hashlib

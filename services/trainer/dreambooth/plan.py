@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from dreambooth import stages
-from dreambooth.base_model import BaseModel
 from dreambooth.dataset import TrainingImage
-from dreambooth.errors import PictureInvalid
+from dreambooth.inputs import Inputs
 from dreambooth.parts import Parts
 from dreambooth.recipe import Recipe
 
@@ -36,18 +35,9 @@ class Plan:
         return self.memory_bytes > self.available_bytes
 
 
-def resolution_of(recipe: Recipe, base: BaseModel) -> int:
-    """The training resolution in pixels. Raises PictureInvalid if the VAE cannot represent it."""
-    edge_px = recipe.resolution_px or base.resolution_px
-    if edge_px % base.vae_factor:
-        raise PictureInvalid(
-            (f"resolution {edge_px} px: base model {base.name!r} needs a multiple of {base.vae_factor} px",)
-        )
-    return edge_px
-
-
-def make(recipe: Recipe, base: BaseModel, parts: Parts, images: Sequence[TrainingImage], edge_px: int) -> Plan:
+def make(recipe: Recipe, inputs: Inputs, parts: Parts) -> Plan:
     """The plan of this run on this device."""
+    base, images, edge_px = inputs.base, inputs.images, inputs.edge_px
     num_images = len(images)
     parts_of_work = [
         f"{stage.name.replace('_', ' ')}: {stage.num_steps} steps from {stage.learning_rate:g}, "

@@ -7,6 +7,7 @@ every converter and A1111 expect, although transformers 5 holds it without that 
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,31 +28,34 @@ _NESTED = "text_model."
 _WEIGHTS_ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".onnx_data", ".pb")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights come from. run: "sessions/<session>/runs/<run>"."""
+
+    recipe: Recipe
+    base: BaseModel
+    run: str
+    resolution_px: int
+
+
 def publish(
-    checkpoints: Checkpoints,
-    recipe: Recipe,
-    base: BaseModel,
-    parts: Parts,
-    run: str,
-    resolution_px: int,
-    metrics: Mapping[str, Any],
-    scratch: Path,
-    stop: StopSignal,
+    checkpoints: Checkpoints, origin: Origin, parts: Parts, metrics: Mapping[str, Any], scratch: Path, stop: StopSignal
 ) -> None:
     """Publish the checkpoint of this run. Raises NotOurs if another run has the id, Diverged for non-finite weights.
 
     If another process of the same run was faster, its checkpoint stands and this returns: the run is finished.
     """
+    recipe = origin.recipe
     trained = {UNET_WEIGHTS: parts.unet} if recipe.unet.steps else {}
     if recipe.text_encoder.steps:
         trained[TEXT_ENCODER_WEIGHTS] = parts.text_encoder
     try:
-        with checkpoints.begin(recipe.checkpoint, **_fields(recipe, base, run, resolution_px)) as writer:
-            _write_files(writer, base, trained, scratch, stop)
+        with checkpoints.begin(recipe.checkpoint, **_fields(origin)) as writer:
+            _write_files(writer, origin.base, trained, scratch, stop)
             stop.check()
             writer.publish(metrics)
     except AlreadyExists:
-        ownership.require_ours(checkpoints.get(recipe.checkpoint), run)
+        ownership.require_ours(checkpoints.get(recipe.checkpoint), origin.run)
 
 
 def files_of(folder: Path) -> Iterator[str]:
@@ -69,20 +73,21 @@ def _is_canonical(relative: Path) -> bool:
     return len(relative.parts) == 2 and relative.name in ("model.safetensors", "diffusion_pytorch_model.safetensors")
 
 
-def _fields(recipe: Recipe, base: BaseModel, run: str, resolution_px: int) -> dict[str, Any]:
-    _, session, _, run_id = run.split("/")
+def _fields(origin: Origin) -> dict[str, Any]:
+    _, session, _, run_id = origin.run.split("/")
+    base = origin.base
     return {
         "format": "diffusers",
         "architecture": base.architecture,
         "kind": "dreambooth",
         "precision": base.precision,
         "prediction_type": base.prediction_type,
-        "resolution": resolution_px,
+        "resolution": origin.resolution_px,
         "base_model": base.name,
         "session": session,
         "run": run_id,
-        "recipe": recipe.record(),
-        "title": recipe.checkpoint,
+        "recipe": origin.recipe.record(),
+        "title": origin.recipe.checkpoint,
     }
 
 

@@ -1,7 +1,7 @@
 """The recipe: what to train, how long and with which settings; parsed from JSON and checked at once.
 
 `__main__` parses it before anything slow is imported. Rules that need the base model or the images are left to
-`base_model`, `dataset` and `plan`. Field for field it is darkroom.trainer.v1.Recipe with the defaults filled in, plus
+`inputs`. Field for field it is darkroom.trainer.v1.Recipe with the defaults filled in, plus
 where the base model lies and which checkpoint to publish.
 """
 

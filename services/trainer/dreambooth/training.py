@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.checkpoints import Checkpoints
-from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 
-from dreambooth import base_model, dataset, loop, parts, plan, publish, samples, stages, text
+from dreambooth import loop, parts, plan, publish, samples, stages, text
 from dreambooth.exits import StopSignal
+from dreambooth.inputs import Inputs
 from dreambooth.latents import Latents
 from dreambooth.progress import Progress, StepFacts
 from dreambooth.recipe import UNET, Recipe
@@ -22,10 +22,11 @@ from dreambooth.stages import Stage
 
 @dataclass(frozen=True)
 class Order:
-    """What to do and where. run: "sessions/<session>/runs/<run>". scratch: an empty local folder."""
+    """What to do, with what and where. run: "sessions/<session>/runs/<run>". scratch: a local folder to write in."""
 
     run: str
     recipe: Recipe
+    inputs: Inputs
     store: ObjectStore
     scratch: Path
 
@@ -33,22 +34,16 @@ class Order:
 def run(order: Order, records: Records, stop: StopSignal) -> None:
     """Train and publish. Raises RunFailed and ArtifactError; `exits` knows what they mean."""
     began = time.monotonic()
-    recipe, session = order.recipe, order.run.split("/")[1]
-    folder = base_model.fetch(order.store, recipe.base_model, recipe.base_model_source, order.scratch)
-    base = base_model.describe(recipe.base_model, folder)
-    edge_px = plan.resolution_of(recipe, base)
-    stop.check()
-    images = dataset.load(
-        Sessions(order.store), session, recipe, edge_px, lambda text: records.message(text, "warning")
-    )
-    stop.check()
-    model = parts.load(base, parts.device())
-    _announce(order, records, base, model, images, edge_px)
-    material = loop.Material(model, recipe, images, Latents(model, images, edge_px), edge_px)
+    recipe, inputs = order.recipe, order.inputs
+    model = parts.load(inputs.base, parts.device())
+    _announce(order, model, records)
+    latents = Latents(model, inputs.images, inputs.edge_px)
+    material = loop.Material(model, recipe, inputs.images, latents, inputs.edge_px)
     progress = _train(order, material, records, stop)
     metrics = publish.stage_metrics(progress.first_loss, progress.last_loss, progress.smoothed_loss)
-    metrics |= {"images": len(images), "steps": recipe.num_steps, "seconds": round(time.monotonic() - began, 1)}
-    publish.publish(Checkpoints(order.store), recipe, base, model, order.run, edge_px, metrics, order.scratch, stop)
+    metrics |= {"images": len(inputs.images), "steps": recipe.num_steps, "seconds": round(time.monotonic() - began, 1)}
+    origin = publish.Origin(recipe, inputs.base, order.run, inputs.edge_px)
+    publish.publish(Checkpoints(order.store), origin, model, metrics, order.scratch, stop)
 
 
 def _train(order: Order, material: loop.Material, records: Records, stop: StopSignal) -> Progress:
@@ -86,22 +81,13 @@ def _sample(order: Order, material: loop.Material, records: Records, stage: Stag
         records.sample(stage.name, step, number, prompt, png)
 
 
-def _announce(
-    order: Order,
-    records: Records,
-    base: base_model.BaseModel,
-    model: parts.Parts,
-    images: tuple[dataset.TrainingImage, ...],
-    edge_px: int,
-) -> None:
-    intended = plan.make(order.recipe, base, model, images, edge_px)
+def _announce(order: Order, model: parts.Parts, records: Records) -> None:
+    images = order.inputs.images
+    intended = plan.make(order.recipe, order.inputs, model)
     for sentence in intended.sentences:
         records.message(sentence)
     if intended.is_tight:
         records.message("the memory may not be enough: lower the batch size or the resolution", "warning")
-    small = [image.filename for image in images if image.was_enlarged]
-    if small:
-        records.message(f"smaller than {edge_px} px and therefore enlarged: {', '.join(small)}", "warning")
     prompts = [image.prompt for image in images] + list(order.recipe.sample_prompts)
     text.warn_about_length(model, prompts, lambda sentence: records.message(sentence, "warning"))
     for prompt in dict.fromkeys(image.prompt for image in images):
