@@ -77,5 +77,4 @@ $(BIN)/uv:
 $(READY): $(BIN)/uv uv.lock requirements-torch.txt pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml) $(shell find protos -name '*.proto' -o -name 'generate.py' -o -name 'pyproject.toml')
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --find-links ,$(WHEELS)) --requirement requirements-torch.txt
 	VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE_TIMEOUT=1200 $(BIN)/uv sync --active --frozen --inexact --all-packages --all-extras --compile-bytecode --quiet
-	@$(BIN)/python -m compileall -q -j 2 $(VENV)/lib/python3*/site-packages/torch $(VENV)/lib/python3*/site-packages/sympy > /dev/null
 	@touch $@
