@@ -17,7 +17,7 @@ def basic(text: str) -> dict[str, str]:
 WRONG = [
     {},
     {"Authorization": "Bearer wrong"},
-    {"Authorization": "Bearer "},
+    {"Authorization": "Bearer"},
     {"Authorization": "Basic !"},
     {"Authorization": TOKEN},
     basic("user:wrong"),

@@ -32,7 +32,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class _Control:
+class Control:
     """One control net at work; picture is (1, 3, H, W)."""
 
     unit: Unit
@@ -41,7 +41,7 @@ class _Control:
 
 
 @dataclass(frozen=True)
-class _Guidance:
+class Guidance:
     """The embeddings (1, L, D) of both prompts, and what they are weighed with. negative is None at scale 1."""
 
     positive: torch.Tensor
@@ -55,7 +55,7 @@ def draw(plan: Plan, loaded: Loaded, models: Models, clip_skip: int, progress: P
     width, height = planning.size_for(plan, loaded.model.title, loaded.native_px)
     maps = [controlnet.control_map(unit, width, height) for unit in plan.units]
     controls = [
-        _Control(
+        Control(
             unit, models.control_net(unit.net, loaded),
             controlnet.as_tensor(control_map, loaded.placement.device, loaded.placement.dtype),
         )
@@ -74,21 +74,21 @@ def draw(plan: Plan, loaded: Loaded, models: Models, clip_skip: int, progress: P
             noise.initial(shape, own, subseed, plan.subseed_strength)
             for own, subseed in zip(generators, plan.subseeds[chosen], strict=True)
         ]
-        latents = _sample(plan, loaded, guidance, controls, torch.stack(noises), start, generators, progress)
+        latents = sample(plan, loaded, guidance, controls, torch.stack(noises), start, generators, progress)
         drawn.extend(_decode(loaded, latents))
         if progress.now.interrupted:
             break
     return Drawn(drawn, maps, width, height)
 
 
-def _guidance(plan: Plan, loaded: Loaded, clip_skip: int) -> _Guidance:
+def _guidance(plan: Plan, loaded: Loaded, clip_skip: int) -> Guidance:
     positive = conditioning.encode(loaded, plan.prompt, clip_skip)
     negative = conditioning.encode(loaded, plan.negative_prompt, clip_skip) if plan.cfg_scale != 1 else None
-    return _Guidance(positive, negative, plan.cfg_scale)
+    return Guidance(positive, negative, plan.cfg_scale)
 
 
-def _sample(
-    plan: Plan, loaded: Loaded, guidance: _Guidance, controls: Sequence[_Control], noises: torch.Tensor,
+def sample(
+    plan: Plan, loaded: Loaded, guidance: Guidance, controls: Sequence[Control], noises: torch.Tensor,
     start: torch.Tensor | None, generators: list[torch.Generator], progress: Progress,
 ) -> torch.Tensor:  # fmt: skip
     """Denoise one batch: noises (B, C, h, w), start (1, C, h, w) -> latents (B, C, h, w). Stopped early, it returns the picture as it is."""
@@ -126,7 +126,7 @@ def _skipped_timesteps(plan: Plan, scheduler: Any) -> int:
 
 
 def _predict(
-    loaded: Loaded, guidance: _Guidance, controls: Sequence[_Control], latents: torch.Tensor, timestep: torch.Tensor,
+    loaded: Loaded, guidance: Guidance, controls: Sequence[Control], latents: torch.Tensor, timestep: torch.Tensor,
     share: float,
 ) -> torch.Tensor:  # fmt: skip
     """The model's prediction (B, C, h, w), guided by both prompts (Ho and Salimans 2022)."""
@@ -144,7 +144,7 @@ def _predict(
 
 
 def _run_unet(
-    loaded: Loaded, controls: Sequence[_Control], latents: torch.Tensor, timestep: torch.Tensor, prompts: torch.Tensor
+    loaded: Loaded, controls: Sequence[Control], latents: torch.Tensor, timestep: torch.Tensor, prompts: torch.Tensor
 ) -> torch.Tensor:
     """One pass; prompts (P, L, D) are repeated for the batch of P * B latents."""
     prompts = prompts.repeat_interleave(len(latents) // len(prompts), dim=0)
