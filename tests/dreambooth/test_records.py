@@ -86,6 +86,8 @@ def test_a_store_that_stays_away_is_reported(store: ObjectStore, failing: list[E
     with pytest.raises(StoreUnavailable, match="the last records were not taken"):
         records.close(0.1)
     failing.clear()
+    records.close(30)
+    assert [line["step"] for line in lines(store)] == [1]
 
 
 def test_a_refusal_reaches_the_thread_that_trains(store: ObjectStore, failing: list[Exception]) -> None:
