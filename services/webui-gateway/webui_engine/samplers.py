@@ -122,7 +122,8 @@ SAMPLERS: Final = (
         "DDIM",
         ("ddim",),
         "DDIMScheduler",
-        {"automatic": _LEADING, **_SPACED},
+        # With "linspace" diffusers' DDIM steps by another distance than it lists, and ends with noise in the picture.
+        {"automatic": _LEADING, "ddim": _LEADING, "sgm_uniform": _TRAILING, "simple": _TRAILING},
         {"clip_sample": False, "set_alpha_to_one": False},
         eta=0.0,
     ),
