@@ -68,7 +68,7 @@ def start(data: Path) -> Up:
     line = process.stdout.readline()
     if not line:
         process.wait(STOP_SECONDS)
-        logs = "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in data.rglob("*.log"))
+        logs = "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in data.rglob("*.log"))
         pytest.fail(f"darkroom up ended with {process.returncode}\n{logs}")
     return Up(process, data, env)
 

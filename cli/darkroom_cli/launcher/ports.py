@@ -1,7 +1,12 @@
 """Ports of `darkroom up`: the same ones every time if they are free, so that bookmarks and examples keep working."""
 
+import contextlib
+import fcntl
+import os
 import socket
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 # 7860 is where A1111 listens.
 PREFERRED: Mapping[str, int] = {
@@ -12,6 +17,18 @@ PREFERRED: Mapping[str, int] = {
     "webui": 7864,
     "engine": 7865,
 }
+
+
+@contextlib.contextmanager
+def reserved() -> Iterator[None]:
+    """Keeps other launchers of this user from choosing while ours has chosen and its services have not opened them yet."""
+    path = Path(tempfile.gettempdir()) / f"darkroom-ports-{os.getuid()}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def choose(host: str = "127.0.0.1") -> dict[str, int]:

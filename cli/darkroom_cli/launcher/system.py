@@ -50,13 +50,14 @@ class System:
         self._take_lock()
         try:
             store = self._start_store()
-            chosen = ports.choose(services.HOST)
             secret = services.token(self.data)
-            self.children = services.children(self.data, store, chosen, secret)
-            report("store", 1, len(self.children) + 1)
-            for child in self.children:
-                child.start()
-            self._wait_ready(report)
+            with ports.reserved():
+                chosen = ports.choose(services.HOST)
+                self.children = services.children(self.data, store, chosen, secret)
+                report("store", 1, len(self.children) + 1)
+                for child in self.children:
+                    child.start()
+                self._wait_ready(report)
             where = services.connection(chosen, secret)
             where.save(self.data)
         except BaseException:
