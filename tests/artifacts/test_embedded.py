@@ -114,11 +114,17 @@ def test_credentials_are_always_needed(server: EmbeddedStore) -> None:
     for wrong in (replace(config, secret_key="wrong"), replace(config, access_key="wrong")):
         with pytest.raises(AccessDenied):
             ObjectStore(wrong).get("secret")
+    answered = set()
     for port in astuple(_ports(server)):
         for path in ("/darkroom/secret", "/buckets/darkroom/secret"):
-            answer = urllib3.request("GET", f"http://127.0.0.1:{port}{path}", retries=False, redirect=False)
+            try:
+                answer = urllib3.request("GET", f"http://127.0.0.1:{port}{path}", retries=False, redirect=False)
+            except urllib3.exceptions.NewConnectionError:
+                continue  # Parts that nobody waits for may open their ports later, on a busy machine much later.
+            answered.add(port)
             assert answer.status >= 400, (port, path)
             assert b"hidden" not in answer.data
+    assert {_ports(server).s3, _ports(server).filer} <= answered
 
 
 def test_credentials_are_for_the_owner_only(server: EmbeddedStore) -> None:
