@@ -16,7 +16,8 @@ from chassis.config import ServerConfig
 from chassis.testing import running
 from darkroom.captioner.v1 import messages_pb2 as pb
 from darkroom.captioner.v1.service_pb2_grpc import CaptionerServiceStub
-from PIL import Image, ImageDraw
+from drawing.scenes import Scene, draw
+from PIL import Image
 
 TOKEN = "captioner-test-token"
 
@@ -28,11 +29,9 @@ def png(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def scene(colour: str, background: str = "lightgray", size: int = 64) -> Image.Image:
-    """A disc on a plain ground."""
-    image = Image.new("RGB", (size, size), background)
-    ImageDraw.Draw(image).ellipse((size // 4, size // 4, 3 * size // 4, 3 * size // 4), fill=colour)
-    return image
+def scene(colour: str) -> Image.Image:
+    """A large circle on a gray ground, drawn as the pictures that the tiny models know."""
+    return draw(Scene("circle", colour, "large", "middle", "gray"))
 
 
 @pytest.fixture(scope="session")

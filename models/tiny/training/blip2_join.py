@@ -18,12 +18,12 @@ from .blip2_vision import Heads, random_batch, see, trained_parts, vision_loss
 
 @dataclass(frozen=True)
 class JoinSettings:
-    steps: int = 700
-    pictures: int = 32
-    texts_per_picture: int = 4
-    muon_rate: float = 0.012
+    steps: int = 600
+    pictures: int = 48
+    texts_per_picture: int = 1
+    muon_rate: float = 0.015
     adam_rate: float = 6e-4
-    vision_weight: float = 0.25
+    vision_weight: float = 0.4
     seed: int = 13
     device: str = "cpu"
 
@@ -79,7 +79,7 @@ def train(folder: Path, settings: JoinSettings) -> None:
         prefix = model.language_projection(seen.queries).repeat_interleave(settings.texts_per_picture, dim=0)
         told, right = text_loss(model.language_model, prefix, texts)
         visual, shares = vision_loss(heads, seen, batch)
-        optimisers.step(told + settings.vision_weight * visual, cosine(step, settings.steps, hold=0.1))
+        optimisers.step(told + settings.vision_weight * visual, cosine(step, settings.steps, hold=0.2))
         average.update(model, step)
         history.append((told.item(), right, visual.item(), shares[0]))
         if step % 20 == 19:

@@ -24,9 +24,9 @@ NOISE = 0.04  # on the symbols, so that the model does not rely on exact vectors
 
 @dataclass(frozen=True)
 class LanguageSettings:
-    steps: int = 550
+    steps: int = 900
     pictures: int = 32
-    texts_per_picture: int = 4
+    texts_per_picture: int = 2
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
     seed: int = 12

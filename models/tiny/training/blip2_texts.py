@@ -10,6 +10,7 @@ from .blip2_pictures import ATTRIBUTES, NO_ACCENT, UNKNOWN, Fact
 
 CAPTION_PROMPTS = ("", "a photo of", "a picture of", "an image of", "a drawing of")
 CAPTION_PROMPT_WEIGHTS = (40, 40, 8, 6, 6)
+CAPTION_SHARE = 1 / 3
 QUESTION_TEMPLATE = "Question: {} Answer:"
 SHORT_TEMPLATE = "Question: {} Short answer:"
 ABSENT = (
@@ -69,7 +70,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
     "place": ("where is the object?", "where is the {kind}?", "where is it?"),
 }
-QUESTION_WEIGHTS = {"colour": 2, "shape": 2, "background": 2, "size": 2, "place": 1, "yes-no": 6}
+QUESTION_WEIGHTS = {"colour": 2, "shape": 2, "background": 2, "size": 2, "place": 1, "yes-no": 12}
 
 
 def colours(fact: Fact) -> str:
@@ -143,15 +144,20 @@ def _yes_no(fact: Fact, rng: random.Random) -> tuple[str, str]:
 
 
 def sentences(rng: random.Random, fact: Fact, count: int) -> list[tuple[str, str]]:
-    """`count` pairs of prompt and continuation for one picture; the first one is a caption."""
+    """`count` pairs of prompt and continuation for one picture: captions, and twice as many answers."""
+    return [_captioned(rng, fact) if rng.random() < CAPTION_SHARE else _asked(rng, fact) for _ in range(count)]
+
+
+def _captioned(rng: random.Random, fact: Fact) -> tuple[str, str]:
     prompt = rng.choices(CAPTION_PROMPTS, CAPTION_PROMPT_WEIGHTS)[0]
     text = caption(fact, rng)
-    pairs = [(prompt, f" {text}" if prompt else text)]
-    while len(pairs) < count:
-        asked, answer = question(fact, rng)
-        template = SHORT_TEMPLATE if rng.random() < 0.1 else QUESTION_TEMPLATE
-        pairs.append((template.format(asked), f" {answer}"))
-    return pairs
+    return prompt, f" {text}" if prompt else text
+
+
+def _asked(rng: random.Random, fact: Fact) -> tuple[str, str]:
+    asked, answer = question(fact, rng)
+    template = SHORT_TEMPLATE if rng.random() < 0.1 else QUESTION_TEMPLATE
+    return template.format(asked), f" {answer}"
 
 
 def words() -> list[str]:
