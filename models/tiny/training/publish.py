@@ -54,6 +54,7 @@ def save_pipeline(
     PNDMScheduler(**_without_clip(SCHEDULE), skip_prk_steps=True, set_alpha_to_one=False).save_pretrained(
         folder / "scheduler"
     )
+    _keep_clip_sample(folder / "scheduler" / "scheduler_config.json")
     # the classic files; fast tokenizers of transformers 5 would write tokenizer.json alone
     (folder / "tokenizer").mkdir()
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
@@ -61,6 +62,12 @@ def save_pipeline(
     save_text_encoder(encoder, folder / "text_encoder")
     save_model(vae, folder / "vae")
     save_model(unet, folder / "unet")
+
+
+def _keep_clip_sample(config: Path) -> None:
+    """As in published SD1.5 folders: PNDM ignores the field, a DDIM made from this file would clip latents without it."""
+    fields = json.loads(config.read_text()) | {"clip_sample": SCHEDULE["clip_sample"]}
+    config.write_text(json.dumps(dict(sorted(fields.items())), indent=2) + "\n")
 
 
 def _without_clip(schedule: dict[str, object]) -> dict[str, object]:

@@ -16,7 +16,7 @@ CONTROL_GUIDANCE = 2.5
 def load(folder: Path) -> StableDiffusionPipeline:
     """The pipeline in fp32 with DDIM, without a progress bar."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
