@@ -86,6 +86,13 @@ class EchoServicer(echo_pb2_grpc.EchoServiceServicer):
             await self.act(request, context)
             yield echo_pb2.EchoResponse(text=request.text)
 
+    async def WatchText(self, request: echo_pb2.EchoRequest, context: Any) -> AsyncIterator[echo_pb2.EchoResponse]:
+        try:
+            yield echo_pb2.EchoResponse(text=request.text)
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
 
 class ReaderWriterServicer(EchoServicer):
     """The same streams written with grpc's other interface: context.read and context.write."""
@@ -105,6 +112,13 @@ class ReaderWriterServicer(EchoServicer):
         while (request := await context.read()) is not grpc.aio.EOF:
             await self.act(request, context)
             await context.write(echo_pb2.EchoResponse(text=request.text))
+
+    async def WatchText(self, request: echo_pb2.EchoRequest, context: Any) -> None:
+        try:
+            await context.write(echo_pb2.EchoResponse(text=request.text))
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
 
 
 def start(stub: Any, method: str, *requests: Any, **arguments: Any) -> Any:

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,6 +87,36 @@ def test_what_a_constructor_refuses_is_reported_with_the_rest() -> None:
     )
 
 
+def test_rules_about_several_settings_are_asked_as_far_as_settings_are_there() -> None:
+    @dataclass(frozen=True)
+    class Range:
+        name: str = setting("X_NAME", "name")
+        low: int = setting("X_LOW", "least", default=0)
+        high: int = setting("X_HIGH", "most", default=9)
+
+        def problems(self) -> Iterator[str]:
+            if self.low > self.high:
+                yield f"X_LOW is {self.low}: expected at most X_HIGH, {self.high}"
+            if len(self.name) > self.high:
+                yield "X_NAME is longer than X_HIGH"
+
+    with pytest.raises(ConfigError) as caught:
+        read(Range, {"X_LOW": "10"})
+    assert caught.value.problems == ("X_NAME is not set: name", "X_LOW is 10: expected at most X_HIGH, 9")
+
+
+def test_a_mistake_in_such_a_rule_is_not_hidden() -> None:
+    @dataclass(frozen=True)
+    class Broken:
+        name: str = setting("X_NAME", "name")
+
+        def problems(self) -> Iterator[str]:
+            yield "".misspelt  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="misspelt"):
+        read(Broken, {})
+
+
 def test_secrets_appear_neither_in_errors_nor_in_the_repr() -> None:
     with pytest.raises(ConfigError) as caught:
         read(Settings, {"X_ENDPOINT": "store:1", "X_PIN": "s3cret"})
@@ -116,6 +147,13 @@ def test_a_token_is_required_while_auth_is_on() -> None:
     assert len(caught.value.problems) == 1
     assert read(ServerConfig, {"DARKROOM_AUTH": "off"}).auth is False
     assert read(ServerConfig, {"DARKROOM_TOKEN": "x"}).token == "x"
+
+
+@pytest.mark.parametrize("token", ["hunter2\n", " hunter2", "hunter\x002", "hünter2"])
+def test_a_token_that_no_header_can_carry_is_refused_without_repeating_it(token: str) -> None:
+    with pytest.raises(ConfigError, match="DARKROOM_TOKEN is not printable") as caught:
+        read(ServerConfig, {"DARKROOM_TOKEN": token})
+    assert token not in str(caught.value)
 
 
 @pytest.mark.parametrize(

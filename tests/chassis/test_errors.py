@@ -9,7 +9,6 @@ from chassis.errors import (
     FieldViolation,
     InvalidFields,
     describe,
-    http_status,
 )
 from google.rpc import error_details_pb2
 
@@ -109,10 +108,3 @@ def test_an_exception_without_text_is_named() -> None:
 
 class QuotaEmpty(Exception):
     """Has no message."""
-
-
-def test_every_status_has_its_http_status() -> None:
-    assert {code: http_status(code) for code in grpc.StatusCode}[grpc.StatusCode.OK] == 200
-    assert http_status(grpc.StatusCode.UNAUTHENTICATED) == 401
-    assert http_status(grpc.StatusCode.UNAVAILABLE) == 503
-    assert http_status(grpc.StatusCode.RESOURCE_EXHAUSTED) == 429

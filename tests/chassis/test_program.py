@@ -127,6 +127,18 @@ async def test_sigterm_lets_calls_finish_and_refuses_new_ones(launch: Any, failu
     assert len(line["request_id"]) == 32
 
 
+async def test_sigterm_waits_for_no_watch(launch: Any, failure: Any, echo: ModuleType) -> None:
+    async with launch(DARKROOM_AUTH="off", DARKROOM_DRAIN_SECONDS="3600") as program:
+        target = (await program.logged("listens"))["grpc"]
+        async with client.channel(target) as channel:
+            watch = echo.echo_pb2_grpc.EchoServiceStub(channel).WatchText(echo.echo_pb2.EchoRequest(text="a"))
+            assert (await watch.read()).text == "a"
+            program.process.send_signal(signal.SIGTERM)
+            ended = await failure(watch)
+        assert await program.finish() == (0, "closed\n")
+    assert (ended.code, ended.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
 async def test_a_second_signal_ends_a_drain_that_waits(launch: Any, echo: ModuleType) -> None:
     async with launch(DARKROOM_AUTH="off", DARKROOM_DRAIN_SECONDS="3600") as program:
         target = (await program.logged("listens"))["grpc"]

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import logging
 import socket
 import urllib.request
 from pathlib import Path
@@ -18,6 +19,7 @@ from chassis.testing import running
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import Counter
@@ -229,6 +231,43 @@ class TestDrain:
             await asyncio.sleep(0)
             await server.stop(0)
             await drain
+
+    @pytest.mark.parametrize("style", ["EchoServicer", "ReaderWriterServicer"])
+    async def test_watches_end_at_once_and_their_clients_are_told_to_try_again(
+        self, serve: Any, failure: Any, echo: ModuleType, count: Any, style: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        servicer, request = getattr(echo, style)(), echo.echo_pb2.EchoRequest(text="a")
+        async with serve(servicer) as (server, stub):
+            watches = [stub.WatchText(request, metadata=(("x-request-id", f"id-{number}"),)) for number in range(3)]
+            for watch in watches:
+                assert (await watch.read()).text == "a"
+            call = stub.Chat()
+            await call.write(request)
+            await call.read()
+            stopping = asyncio.ensure_future(server.stop(3600))
+            ended = [await failure(watch) for watch in watches]
+            assert not stopping.done()  # it waits for the call that is no watch
+            await call.done_writing()
+            assert await call.code() is grpc.StatusCode.OK
+            await stopping
+            assert servicer.closed.is_set()
+            failures = count(server.registry, "darkroom_grpc_failures_total", "WatchText", reason="SHUTTING_DOWN")
+        assert failures == 3
+        for number, each in enumerate(ended):
+            assert (each.code, each.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+            assert each.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
+            assert each.trailer["x-request-id"] == f"id-{number}"
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+    async def test_a_watch_whose_client_goes_during_the_drain_is_accounted_for(
+        self, serve: Any, echo: ModuleType, count: Any
+    ) -> None:
+        async with serve() as (server, stub):
+            watch = stub.WatchText(echo.echo_pb2.EchoRequest(text="a"))
+            await watch.read()
+            watch.cancel()
+            await server.stop(3600)
+            assert count(server.registry, "darkroom_grpc_in_flight", "WatchText") == 0
 
     async def test_an_open_health_watch_does_not_hold_the_drain(self, serve: Any) -> None:
         async with serve() as (server, _), client.channel(server.target) as channel:

@@ -26,11 +26,5 @@ def test_the_text_table_is_aligned() -> None:
     ]
 
 
-def test_the_markdown_table_escapes_bars() -> None:
-    lines = settings_table.as_markdown(Settings).splitlines()
-    assert lines[1] == "| --- | --- | --- | --- |"
-    assert lines[3] == "| `X_LEVEL` | low or high | low | a \\| b |"
-
-
 def test_every_setting_of_a_server_is_in_its_table() -> None:
     assert settings_table.as_text(ServerConfig).count("DARKROOM_AUTH") == 2  # its own line, and that of the token

@@ -4,9 +4,15 @@ The fields carry `metadata["env"]` and `metadata["doc"]`, which is all a configu
 reads the environment.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+
+# What every S3 store takes, and the SDK with it.
+_ENDPOINT = re.compile(r"(https?://)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?/?", re.IGNORECASE)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_REGION = re.compile(r"[A-Za-z0-9_-]*")
 
 
 def _setting(env: str, doc: str, *, default: Any = MISSING, minimum: float | None = None, secret: bool = False) -> Any:
@@ -17,7 +23,7 @@ def _setting(env: str, doc: str, *, default: Any = MISSING, minimum: float | Non
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """One bucket of one S3 endpoint. Raises ValueError for an endpoint that is no address."""
+    """One bucket of one S3 endpoint. Raises ValueError with everything that `problems` finds."""
 
     endpoint: str = _setting("DARKROOM_S3_ENDPOINT", "S3 endpoint, host:port or http(s)://host:port")
     access_key: str = _setting("DARKROOM_S3_ACCESS_KEY", "S3 access key")
@@ -37,11 +43,22 @@ class StoreConfig:
     )
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError(f"S3 endpoint {self.endpoint!r} is not host:port or http(s)://host:port")
+        if problems := tuple(self.problems()):
+            raise ValueError("; ".join(problems))
+
+    def problems(self) -> Iterator[str]:
+        """What no store and no SDK would take, one sentence for each variable."""
+        if not _BUCKET.fullmatch(self.bucket):
+            rule = "3 to 63 letters, digits, '.', '_' and '-', with a letter or digit at both ends"
+            yield f"DARKROOM_S3_BUCKET is {self.bucket!r}: expected {rule}"
+        if not _REGION.fullmatch(self.region):
+            yield f"DARKROOM_S3_REGION is {self.region!r}: expected letters, digits, '-' and '_'"
         if self.connect_timeout_seconds <= 0 or self.read_timeout_seconds <= 0 or self.retries < 0:
-            raise ValueError("S3 timeouts must be positive and retries not negative")
+            yield "the timeouts of DARKROOM_S3_… must be positive and its retries not negative"
+        address = _ENDPOINT.fullmatch(self.endpoint)
+        if address is None or not 0 < int(address["port"] or 1) < 65536:
+            found = "an address with a user in it" if "@" in self.endpoint else repr(self.endpoint)
+            yield f"DARKROOM_S3_ENDPOINT is {found}: expected host:port or http(s)://host:port"
 
     @property
     def url(self) -> str:

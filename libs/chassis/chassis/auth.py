@@ -1,6 +1,6 @@
 """The shared bearer token: reading it from a header and comparing it.
 
-Called by `calls.py` for every RPC and by the HTTP services for every route; imports no grpc, so that both can.
+Called by `interceptor.py` for every RPC and by the HTTP services for every route; imports no grpc, so that both can.
 Which statuses the errors become is left to the edges.
 """
 

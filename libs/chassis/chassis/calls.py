@@ -23,6 +23,8 @@ logger = logging.getLogger("chassis.calls")
 REQUEST_ID_KEY: Final = "x-request-id"
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 REFLECTION_SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
+WATCH_PREFIX: Final = "Watch"
+"""How the protos name a stream that only tells of work which goes on without it, for hours perhaps."""
 _REQUEST_ID_PATTERN: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -31,15 +33,23 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class Ledger:
-    """What the calls of one server share: error table, metrics, and how many calls a drain has to wait for."""
+    """What the calls of one server share: error table, metrics, and which calls a drain waits for or ends."""
 
     def __init__(self, table: errors.ErrorTable, metrics: CallMetrics) -> None:
         self.table = table
         self.metrics = metrics
         self.is_draining = False
         self.num_active = 0
+        self.watches: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def drain(self) -> None:
+        """Let no new call in, and end the watches with ShuttingDown. Safe to repeat."""
+        if not self.is_draining:
+            self.is_draining = True
+            for call in self.watches:
+                call.interrupt()
 
     def count_active(self, change: int) -> None:
         """Note that a call has begun (+1) or ended (-1)."""
@@ -69,10 +79,15 @@ class Call:
         self._method = method
         # Health and reflection streams may stay open for ever: no drain waits for them, and no log line tells of them.
         self._is_infrastructure = service in (HEALTH_SERVICE, REFLECTION_SERVICE)
+        self._is_watch = method.startswith(WATCH_PREFIX) and not self._is_infrastructure
+        self._is_interrupted = False
 
     async def __aenter__(self) -> Self:
         # The call runs in a task of its own, so nothing needs to reset the variable.
         logs.request_id.set(self.request_id)
+        self._task = _current_task()
+        if self._is_watch:
+            self._ledger.watches.add(self)
         self._started = time.perf_counter()
         self._ledger.metrics.in_flight.labels(self._service, self._method).inc()
         if not self._is_infrastructure:
@@ -83,8 +98,9 @@ class Call:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, asyncio.CancelledError) and not _cancelled_from_outside():
-            error = RuntimeError("the handler cancelled itself")
+        self._ledger.watches.discard(self)
+        if isinstance(error, asyncio.CancelledError):
+            error = self._cause_of(error)
         try:
             if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
                 await self._fail(error)
@@ -93,6 +109,20 @@ class Call:
         finally:
             if not self._is_infrastructure:
                 self._ledger.count_active(-1)
+
+    def interrupt(self) -> None:
+        """Cancel the handler, as if its client had gone, and tell the client to try again."""
+        self._is_interrupted = True
+        self._task.cancel()
+
+    def _cause_of(self, cancellation: asyncio.CancelledError) -> BaseException:
+        """What cancelled the handler: its client or grpc, a drain, or a cancelled task inside the handler."""
+        if self._is_interrupted:
+            self._task.uncancel()
+        if self._task.cancelling():
+            return cancellation
+        # grpc would leave a call hanging that it has not cancelled itself.
+        return errors.ShuttingDown() if self._is_interrupted else RuntimeError("the handler cancelled itself")
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
         """Set what the status will carry beside the request id."""
@@ -149,10 +179,10 @@ def metadata_value(metadata: Iterable[tuple[str, str | bytes]] | None, key: str)
     return None
 
 
-def _cancelled_from_outside() -> bool:
-    """False if a cancelled task inside the handler leaked its CancelledError: grpc would leave such a call hanging."""
+def _current_task() -> "asyncio.Task[Any]":
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    assert task is not None  # grpc.aio runs every handler in a task
+    return task
 
 
 def _request_id_of(context: Context) -> str:

@@ -83,8 +83,8 @@ def read(cls: type[C], environ: Mapping[str, str] | None = None) -> C:
     """Build the configuration from the environment (default: that of the process).
 
     A variable that is set to nothing counts as not set. Fields that are dataclasses are read the same way. For rules
-    that a single setting cannot state, a class may have a method `problems() -> Iterable[str]`, or raise ValueError in
-    `__post_init__`; their texts must not hold secrets. Raises ConfigError with every mistake.
+    that a single setting cannot state, a class may have a generator method `problems() -> Iterator[str]`, or raise
+    ValueError in `__post_init__`; their texts must not hold secrets. Raises ConfigError with every mistake.
     """
     problems: list[str] = []
     config = _read(cls, os.environ if environ is None else environ, problems)
@@ -97,7 +97,7 @@ def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | 
     """Build one dataclass, adding what is wrong to `problems`; None if a field has neither a value nor a default."""
     hints = typing.get_type_hints(cls)
     arguments: dict[str, Any] = {}
-    incomplete = False
+    missing: set[str] = set()
     for field in dataclasses.fields(typing.cast(Any, cls)):
         hint = hints[field.name]
         if "env" in field.metadata:
@@ -107,9 +107,12 @@ def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | 
             value = MISSING if value is None else value
         else:
             continue
-        incomplete = incomplete or value is MISSING
-        arguments[field.name] = value
-    if incomplete:
+        if value is MISSING:
+            missing.add(field.name)
+        else:
+            arguments[field.name] = value
+    if missing:
+        problems.extend(_problems_of_part(cls, arguments, missing))
         return None
     try:
         config = cls(**arguments)
@@ -118,6 +121,18 @@ def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | 
         return None
     problems.extend(getattr(config, "problems", tuple)())
     return config
+
+
+def _problems_of_part(cls: type, arguments: Mapping[str, Any], missing: set[str]) -> Iterator[str]:
+    """What the class's own rules say of the fields that are there, up to the first rule that needs a missing one."""
+    part: Any = object.__new__(cls)
+    for name, value in arguments.items():
+        object.__setattr__(part, name, value)
+    try:
+        yield from getattr(part, "problems", tuple)()
+    except AttributeError as error:
+        if error.obj is not part or error.name not in missing:
+            raise
 
 
 def _read_setting(setting: Setting, environ: Mapping[str, str], problems: list[str]) -> Any:
@@ -190,9 +205,12 @@ class ServerConfig:
     )
 
     def problems(self) -> Iterator[str]:
-        """The rules about several fields: a token while auth is on, TLS files only as a pair."""
+        """The rules that a single type cannot state: a usable token while auth is on, TLS files only as a pair."""
         if self.auth and not self.token:
             yield "DARKROOM_TOKEN is not set: needed while DARKROOM_AUTH is on; set it, or set DARKROOM_AUTH=off"
+        if self.token != self.token.strip() or not (self.token.isascii() and self.token.isprintable()):
+            # No header carries it, so every caller would be refused. Mostly a newline from the file of a secret.
+            yield "DARKROOM_TOKEN is not printable ASCII without white space around it, which headers can carry"
         if bool(self.tls_certificate_file) != bool(self.tls_key_file):
             given, lacking = "DARKROOM_TLS_CERTIFICATE_FILE", "DARKROOM_TLS_KEY_FILE"
             if self.tls_key_file:

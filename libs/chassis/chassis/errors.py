@@ -88,7 +88,10 @@ class MethodUnknown(Exception):
 
 
 class ShuttingDown(Exception):
-    """The server finishes its calls and takes no new ones."""
+    """The server finishes its calls, takes no new ones and ends those that only watch."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; try again, another one may answer")
 
 
 _BUILT_IN: Final[ErrorTable] = {
@@ -142,32 +145,6 @@ def describe(error: Exception, table: ErrorTable, request_id: str) -> Failure:
     if retry_seconds is not None:
         details.append(_retry_info(retry_seconds))
     return Failure(rule.status, rule.reason, _message_of(error), tuple(details), retry_seconds, known=True)
-
-
-_HTTP_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
-    grpc.StatusCode.OK: 200,
-    grpc.StatusCode.CANCELLED: 499,
-    grpc.StatusCode.UNKNOWN: 500,
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.ABORTED: 409,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.INTERNAL: 500,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DATA_LOSS: 500,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-}
-
-
-def http_status(code: grpc.StatusCode) -> int:
-    """The HTTP status of a gRPC status, by the table in google/rpc/code.proto."""
-    return _HTTP_STATUS[code]
 
 
 def _find_rule(error: Exception, table: ErrorTable) -> ErrorRule | None:

@@ -43,7 +43,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if service == HEALTH_SERVICE:
             return None
         if self._ledger.is_draining:
-            return errors.ShuttingDown("the server is shutting down; try again, another one may answer")
+            return errors.ShuttingDown()
         if self._token:
             try:
                 auth.check_header(self._token, metadata_value(details.invocation_metadata, "authorization"))

@@ -128,11 +128,12 @@ class Server:
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Report NOT_SERVING, refuse new calls with UNAVAILABLE, let calls finish for drain_seconds, then stop.
 
+        Calls of methods named Watch… end with UNAVAILABLE at once: what they tell of goes on elsewhere or later.
         drain_seconds: default from the configuration; 0 cancels calls at once. A second call may cut a drain short.
         """
         seconds = self.config.drain_seconds if drain_seconds is None else drain_seconds
-        self._ledger.is_draining = True
         logger.info("%s drains", self.name, extra={"num_calls": self._ledger.num_active})
+        self._ledger.drain()
         for service in self._serving:
             self._serving[service] = False
             self._metrics.serving.labels(service).set(0)

@@ -1,7 +1,4 @@
-"""The settings of a program as a table, for `--help` and for the documentation.
-
-Both come from the configuration class itself, so neither can be out of date.
-"""
+"""The settings of a program as a table for `--help`, made from the configuration class itself."""
 
 from chassis import values
 from chassis.config import Setting, settings
@@ -10,18 +7,11 @@ _HEADINGS = ("variable", "value", "default", "meaning")
 
 
 def as_text(cls: type) -> str:
-    """The table for a terminal, columns aligned."""
+    """The table, columns aligned."""
     rows = [_HEADINGS, *_rows(cls)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS) - 1)]
     lines = ("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
     return "\n".join(lines)
-
-
-def as_markdown(cls: type) -> str:
-    """The table for a page of documentation."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in _rows(cls)]
-    lines = [_HEADINGS, ["---"] * len(_HEADINGS), *([f"`{row[0]}`", *row[1:]] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _rows(cls: type) -> list[tuple[str, str, str, str]]:

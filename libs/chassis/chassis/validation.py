@@ -1,6 +1,6 @@
 """The rules that the protos state (protovalidate), applied to request messages.
 
-Called by `calls.py` for every request message; which status a violation becomes is left to `errors.py`.
+Called by `handlers.py` for every request message; which status a violation becomes is left to `errors.py`.
 """
 
 from typing import Any
