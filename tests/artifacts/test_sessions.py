@@ -64,6 +64,7 @@ def test_unknown_session(sessions: Sessions) -> None:
     for call in (
         lambda: sessions.get("cat"),
         lambda: sessions.images("cat"),
+        lambda: sessions.image_names("cat"),
         lambda: sessions.put_image("cat", "a.png", b""),
         lambda: sessions.read_image("cat", "a.png"),
         lambda: sessions.set_caption("cat", "a.png", "x"),
@@ -117,9 +118,24 @@ def test_replacing_an_image_keeps_its_caption(sessions: Sessions) -> None:
 def test_image_put_into_the_bucket_by_hand(sessions: Sessions) -> None:
     sessions.store.put("sessions/dog/instance_images/by hand.png", b"pixels")
     sessions.store.put("sessions/dog/captions/by hand.txt", b"typed\n")
-    assert sessions.images("dog") == [
-        InstanceImage("by hand.png", 6, 0, 0, hashlib.sha256(b"pixels").hexdigest(), "typed")
-    ]
+    for hidden in ("instance_images/.DS_Store", "captions/.DS_Store"):
+        sessions.store.put(f"sessions/dog/{hidden}", b"left behind by a file browser")
+    assert sessions.images("dog") == [InstanceImage("by hand.png", 6, 0, 0, "", "typed")]
+    assert sessions.stray_captions("dog") == []
+
+
+def test_listing_images_reads_the_bytes_of_none(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("c.png", "a.png"):
+        sessions.put_image("dog", name, b"pixels", 640, 480)
+    sessions.store.put("sessions/dog/instance_images/b.png", b"put here by hand")
+    sessions.set_caption("dog", "c.png", "a dog")
+    read: list[str] = []
+    reader = sessions.store.reader
+    monkeypatch.setattr(sessions.store, "reader", lambda key, *rest: read.append(key) or reader(key, *rest))
+    assert sessions.image_names("dog") == ["a.png", "b.png", "c.png"]
+    assert len(sessions.images("dog")) == 3
+    assert [image.filename for image in sessions.images("dog", ["c.png", "gone.png", "a.png"])] == ["a.png", "c.png"]
+    assert set(read) == {"sessions/dog/captions/c.txt"}
 
 
 @pytest.mark.parametrize("name", ["", ".a.png", "a/b.png", "a\\b.png", "a\n.png", "x" * 201])

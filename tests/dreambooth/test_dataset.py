@@ -87,13 +87,18 @@ def test_image_changed_behind_its_digest_is_refused(sessions: Sessions, recipe: 
         load(sessions, recipe)
 
 
-def test_hidden_file_is_skipped_with_a_warning_and_a_duplicate_is_reported(sessions: Sessions, recipe: Recipe) -> None:
+def test_hidden_file_is_skipped_and_a_duplicate_is_reported(sessions: Sessions, recipe: Recipe) -> None:
     sessions.store.put("sessions/toy/instance_images/.DS_Store", b"Bud1")
     sessions.put_image("toy", "sks_toy again.png", sessions.read_image("toy", "sks_toy (0).png"), 64, 64)
     warnings: list[str] = []
     assert len(load(sessions, recipe, warnings)) == 4
-    assert any(".DS_Store" in warning for warning in warnings)
     assert any("sks_toy again.png is the same picture as sks_toy (0).png" in warning for warning in warnings)
+
+
+def test_image_put_into_the_bucket_by_hand_is_trained_on(sessions: Sessions, recipe: Recipe) -> None:
+    content = sessions.read_image("toy", "sks_toy (0).png")
+    sessions.store.put("sessions/toy/instance_images/by hand.png", content)
+    assert load(sessions, recipe)[0].filename == "by hand.png"
 
 
 def test_unknown_and_empty_sessions_are_refused(sessions: Sessions, recipe: Recipe) -> None:

@@ -15,6 +15,7 @@ from dreambooth.exits import StopSignal
         (errors.RecipeInvalid(("x",)), 64),
         (errors.PictureInvalid(("x",)), 65),
         (artifacts_errors.CaptionInvalid("key", "x"), 65),
+        (artifacts_errors.InvalidName("file name", "x", "y"), 65),
         (errors.Diverged("x"), 65),
         (errors.BaseModelInvalid("x"), 66),
         (errors.SessionUnusable("x"), 67),

@@ -73,7 +73,7 @@ def test_a_run_trains_publishes_and_ends_with_0_also_when_repeated(
     assert [r["kind"] for r in records][-2:] == ["sample", "finished"]
     manifest = Checkpoints(sessions.store).verify("toy-first")
     assert (manifest.base_model, manifest.resolution, manifest.run) == ("sd15-tiny", 64, "first")
-    assert len(list(sessions.store.list(f"{RUN}/tensorboard/"))) == 1
+    assert len(list(sessions.store.list(f"{RUN}/tensorboard/"))) == 2
 
     code, said = end_of(start(wanted))
     assert code == 0, said

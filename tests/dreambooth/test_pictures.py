@@ -45,6 +45,11 @@ def test_camera_orientation_is_applied() -> None:
     assert decode(encoded(image, "JPEG", exif=exif)).size == (32, 64)
 
 
+def test_a_phone_photo_with_a_second_picture_is_the_photo() -> None:
+    content = encoded(noise("RGB"), "MPO", save_all=True, append_images=[Image.new("RGB", (20, 20))])
+    assert decode(content).size == (64, 48)
+
+
 def test_file_of_another_kind_is_refused() -> None:
     with pytest.raises(Undecodable, match="PNG, JPEG, WEBP"):
         decode(b"\0\0\0\1Bud1 not an image")

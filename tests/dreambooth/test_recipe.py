@@ -24,6 +24,7 @@ def test_defaults_are_those_of_the_two_stage_flow() -> None:
         ({"unet": {"steps": 5, "learning_rate": 0}}, "unet.learning_rate is 0"),
         ({"unet": {"steps": 5, "learning_rate": float("nan")}}, "unet.learning_rate is nan"),
         ({"unet": {"steps": 5, "learning_rate": 1}}, "unet.learning_rate is 1"),
+        ({"unet": {"steps": 5, "learning_rate": 10**400}}, "unet.learning_rate is 1000"),
         ({"unet": {"steps": True, "learning_rate": 1e-6}}, "unet.steps is True"),
         ({"unet": {"stepz": 5}}, "unet is"),
         ({"unet": {"steps": 0}, "text_encoder": {"steps": 0}}, "both 0"),
@@ -44,6 +45,12 @@ def test_defaults_are_those_of_the_two_stage_flow() -> None:
 def test_a_mistake_is_refused_by_name(order: Order, changes: dict[str, Any], named: str) -> None:
     with pytest.raises(RecipeInvalid, match=named.replace("(", r"\(")):
         parse(json.dumps(order(**changes)))
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0, -1, "fast"])
+def test_the_rate_of_a_skipped_stage_is_ignored(order: Order, rate: object) -> None:
+    recipe = parse(json.dumps(order(text_encoder={"steps": 0, "learning_rate": rate})))
+    assert recipe.text_encoder == StageSettings(0, 1e-6)
 
 
 def test_all_mistakes_are_reported_together(order: Order) -> None:

@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,21 @@ from artifacts.errors import AccessDenied, StoreUnavailable
 from artifacts.store import ObjectStat, ObjectStore
 from dreambooth.curves import Curves
 from dreambooth.records import Records
+from PIL import Image
 
 FOLDER = "sessions/toy/runs/first/"
 
 
 def progress(step: int) -> dict[str, Any]:
-    numbers = {"loss": 1 / step, "smoothed_loss": 1.0, "learning_rate": 1e-6, "images_per_second": 3.0}
-    return {"kind": "progress", "stage": "unet", "step": step, **numbers}
+    numbers = {"loss": 1 / step, "smoothed_loss": 1.0, "learning_rate": 1e-6}
+    pace = {"images_per_second": 3.0, "eta_seconds": 4.0 - step}
+    return {"kind": "progress", "stage": "unet", "step": step, **numbers, **pace}
+
+
+def png(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "PNG")
+    return file.getvalue()
 
 
 def lines(store: ObjectStore) -> list[dict[str, Any]]:
@@ -100,19 +109,29 @@ def test_a_refusal_reaches_the_thread_that_trains(store: ObjectStore, failing: l
         records.add(progress(2))
 
 
-def test_curves_reach_the_bucket_as_tensorboard_files(store: ObjectStore, tmp_path: Path) -> None:
+def points_of(content: bytes) -> dict[tuple[str, int], Any]:
+    """The values of a TensorBoard event file by tag and step."""
     from tensorboardX.proto.event_pb2 import Event
 
-    records = Records(store, FOLDER, Curves(tmp_path / "curves"))
-    for step in (1, 2, 4):
-        records.add(progress(step))
-    records.close(30)
-    (found,) = store.list(f"{FOLDER}tensorboard/")
-    content, offset, points = store.get(found.key), 0, {}
+    offset, points = 0, {}
     while offset < len(content):
         length = int.from_bytes(content[offset : offset + 8], "little")
         event = Event.FromString(content[offset + 12 : offset + 12 + length])
-        points.update({(value.tag, event.step): value.simple_value for value in event.summary.value})
+        points.update({(value.tag, event.step): value for value in event.summary.value})
         offset += 12 + length + 4
-    assert {step: points[("unet/loss", step)] for step in (1, 2, 4)} == {1: 1.0, 2: 0.5, 4: 0.25}
-    assert points[("unet/images_per_second", 4)] == 3.0
+    return points
+
+
+def test_curves_and_samples_reach_the_bucket_as_tensorboard_files(store: ObjectStore, tmp_path: Path) -> None:
+    records = Records(store, FOLDER, Curves(tmp_path / "curves"))
+    for step in (1, 2, 4):
+        records.add(progress(step))
+    records.sample("unet", 4, 0, "a toy, on grass", png("red"))
+    records.close(30)
+    samples, curves = sorted(store.list(f"{FOLDER}tensorboard/"), key=lambda found: "/samples/" not in found.key)
+    points = points_of(store.get(curves.key))
+    assert {step: points[("unet/loss", step)].simple_value for step in (1, 2, 4)} == {1: 1.0, 2: 0.5, 4: 0.25}
+    assert points[("unet/images_per_second", 4)].simple_value == 3.0
+    assert points[("unet/eta_seconds", 1)].simple_value == 3.0
+    picture = points_of(store.get(samples.key))[("unet/a_toy_on_grass", 4)].image
+    assert Image.open(io.BytesIO(picture.encoded_image_string)).getpixel((4, 4)) == (255, 0, 0)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dreambooth.parts import Parts
 from dreambooth.recipe import parse
 from dreambooth.records import Records
 from dreambooth.stages import Stage
+from dreambooth.text import FrozenStates
 from safetensors.torch import load_file, save_file
 
 Order = Callable[..., dict[str, Any]]
@@ -209,6 +211,28 @@ def test_bf16_trains_fp32_weights(material: Material, order: Order) -> None:
     loop.train(Stage("unet", 1, 1e-3), half, lambda f, loss: losses.append(loss), lambda s, k: None, StopSignal())
     assert 0 < losses[0] < 10
     assert {parameter.dtype for parameter in material.parts.unet.parameters()} == {torch.float32}
+
+
+def test_frozen_prompts_are_encoded_in_fp32_also_under_autocast(material: Material) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = FrozenStates(material.parts).of(["sks toy"])
+    assert torch.equal(inside, FrozenStates(material.parts).of(["sks toy"]))
+
+
+def test_dropout_of_a_base_model_draws_nothing(material: Material, micro: Path, tmp_path: Path) -> None:
+    leaky = Path(shutil.copytree(micro, tmp_path / "leaky"))
+    for part, name in (("text_encoder", "attention_dropout"), ("unet", "dropout")):
+        file = leaky / part / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), name: 0.5}))
+
+    def losses(folder: Path) -> list[float]:
+        model, found = parts.load(base_model.describe("micro", folder), torch.device("cpu")), []
+        fresh = replace(material, parts=model, latents=Latents(model, material.images, 32))
+        for name in ("text_encoder", "unet"):
+            loop.train(Stage(name, 2, 1e-3), fresh, lambda _, loss: found.append(loss), lambda s, k: None, StopSignal())
+        return found
+
+    assert losses(leaky) == losses(micro)
 
 
 def test_stop_ends_between_two_steps(material: Material) -> None:

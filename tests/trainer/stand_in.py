@@ -3,7 +3,7 @@
 What it does is told by the first word of each sample prompt of its recipe, one item for each attempt:
     "steps 3"   records 3 steps and goes on      "exit 64"    ends with that code
     "hold"      works until SIGTERM, then 143    "crash"      kills itself
-    "stubborn"  works on through SIGTERM
+    "stubborn"  works on through SIGTERM         "litter"     makes a temporary file and leaves it
 An attempt beyond the last item does what the last one says.
 """
 
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 
@@ -65,6 +66,8 @@ class Program:
                     signal.signal(signal.SIGTERM, signal.SIG_IGN)
                     self.write({"kind": "message", "text": f"holding as {os.getpid()}", "level": "info"})
                     time.sleep(600)
+                case "litter":
+                    print(tempfile.mkstemp()[1], flush=True)
                 case "crash":
                     os.kill(os.getpid(), signal.SIGKILL)
         self.write({"kind": "finished", "checkpoint": self.recipe["checkpoint"]})

@@ -103,6 +103,15 @@ async def test_runs_stop_with_the_service_and_go_on_with_it(config: TrainerConfi
     assert (done.state, done.num_attempts) == (pb.RUN_STATE_SUCCEEDED, 2)
 
 
+async def test_what_a_killed_program_leaves_behind_is_removed(client: Client, session: str) -> None:
+    run = await client.training.CreateRun(order(session, "litter, crash", "litter, steps 5"))
+    done = (await watched(client, run.name))[-1].run
+    assert (done.state, done.num_attempts) == (pb.RUN_STATE_SUCCEEDED, 2)
+    folder = RunFolder.of(client.config.local.state_dir, run.name).path
+    assert str(folder / "tmp") in (folder / "run.log").read_text()
+    assert not (folder / "tmp").exists()
+
+
 async def test_a_killed_supervisor_is_replaced_and_its_program_ended(client: Client, session: str) -> None:
     run = await client.training.CreateRun(order(session, "steps 2, stubborn", "steps 5"))
     pid = await held(client, run.name)

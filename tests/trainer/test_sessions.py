@@ -10,7 +10,6 @@ from pathlib import Path
 import grpc
 import pytest
 from artifacts.embedded import EmbeddedStore
-from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 from darkroom.trainer.v1 import session_pb2 as pb
 from google.rpc import error_details_pb2
@@ -83,7 +82,7 @@ class TestUpload:
         data = encoded(Image.effect_noise((400, 300), 80).convert("RGB"), "JPEG", quality=95, exif=exif)
         digest = hashlib.sha256(data).hexdigest()
         image = await upload(client, made.name, "my photo.jpg", data, size_bytes=len(data), sha256=digest)
-        assert (image.name, image.width_px, image.height_px) == ("sessions/robot/images/my-photo.jpg", 300, 400)
+        assert (image.name, image.width_px, image.height_px) == ("sessions/robot/images/my_photo.jpg", 300, 400)
         assert (image.sha256, image.size_bytes) == (digest, len(data))
         assert store.get(image.object) == data
         listed = await client.sessions.ListImages(pb.ListImagesRequest(parent=made.name))
@@ -218,16 +217,25 @@ async def _answer(call: "grpc.aio.StreamUnaryCall") -> object:
 class TestImagesAndCaptions:
     """List, delete, get and set."""
 
-    async def test_pages(self, client: Client, photo: bytes) -> None:
+    async def test_pages_read_no_image(
+        self, client: Client, photo: bytes, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         made = await create(client, "robot")
-        for name in ("c.png", "a.png", "b.png"):
+        for name in ("c.png", "a.png"):
             await upload(client, made.name, name, photo)
+        store.put("sessions/robot/instance_images/b.png", photo)
+        read: list[str] = []
+        reader = ObjectStore.reader
+        monkeypatch.setattr(
+            ObjectStore, "reader", lambda store, key, *rest: read.append(key) or reader(store, key, *rest)
+        )
         first = await client.sessions.ListImages(pb.ListImagesRequest(parent=made.name, page_size=2))
         assert [image.name[-5:] for image in first.images] == ["a.png", "b.png"]
         token = first.next_page_token
         await client.sessions.DeleteImage(pb.DeleteImageRequest(name="sessions/robot/images/b.png"))
         rest = await client.sessions.ListImages(pb.ListImagesRequest(parent=made.name, page_token=token))
         assert [image.name[-5:] for image in rest.images] == ["c.png"]
+        assert [key for key in read if "/instance_images/" in key] == []
 
     async def test_a_caption_comes_and_goes_with_its_image(
         self, client: Client, photo: bytes, store: ObjectStore
@@ -286,9 +294,11 @@ class TestCrops:
 
     async def test_a_bad_image_does_not_end_the_call(self, client: Client, photo: bytes, store: ObjectStore) -> None:
         made = await create(client, "robot")
-        Sessions(store).put_image("robot", "a.png", b"put here by hand")
-        await upload(client, made.name, "b.png", photo)
+        for name in ("a.png", f"{'b' * 201}.png", ".DS_Store"):
+            store.put(f"sessions/robot/instance_images/{name}", b"put here by hand")
+        await upload(client, made.name, "c.png", photo)
         request = pb.ApplyCropRequest(session=made.name, size_px=64)
-        bad, good = [found async for found in client.sessions.ApplyCrop(request)]
+        bad, long, good = [found async for found in client.sessions.ApplyCrop(request)]
         assert "a.png: is none of PNG" in bad.error
-        assert (good.error, good.num_done, good.num_total) == ("", 2, 2)
+        assert "1 to 200 bytes" in long.error
+        assert (good.error, good.num_done, good.num_total) == ("", 3, 3)

@@ -40,6 +40,9 @@ async def test_a_run_tells_everything_that_was_asked_for(client: Client, session
     assert done.create_time.seconds <= done.start_time.seconds <= done.end_time.seconds
     sample = next(event.sample for event in events if event.WhichOneof("event") == "sample")
     assert (sample.step, sample.prompt, sample.data) == (2, "a robot", b"picture")
+    store.delete(sample.object)
+    sample.data = b""
+    assert sample in [event.sample for event in await watched(client, run.name)]
     job = json.loads(store.get(f"{run.name}/job.json"))
     assert (job["kind"], job["metadata"]["labels"]["darkroom.dev/run"]) == ("Job", "first")
     assert json.loads(store.get(f"{run.name}/status.json"))["succeeded"] == 1
@@ -243,6 +246,22 @@ async def test_metrics_follow_an_active_run(client: Client, session: str) -> Non
     assert 'darkroom_training_images_per_second{session="robot"} 5.0' in text
     assert 'darkroom_training_eta_seconds{session="robot"} 0.5' in text
     assert 'darkroom_runs{state="RUNNING"} 1.0' in text
+    await client.training.CancelRun(pb.CancelRunRequest(name=run.name))
+    while 'session="robot"' in (text := await asyncio.to_thread(scrape)):
+        await asyncio.sleep(0.05)
+    assert 'darkroom_runs{state="CANCELLED"} 1.0' in text
+
+
+async def test_records_damaged_by_hand_do_not_keep_the_service_from_starting(
+    config: TrainerConfig, photo: bytes, store: ObjectStore
+) -> None:
+    store.put("sessions/torn/session.json", b"{")
+    store.put("sessions/worn/runs/active.json", b"no JSON")
+    async with serving(config) as client:
+        run = await client.training.CreateRun(order(await filled(client, photo), "exit 0"))
+        assert (await watched(client, run.name))[-1].run.state == pb.RUN_STATE_SUCCEEDED
+        listed = await client.training.ListRuns(pb.ListRunsRequest(parent="sessions/-"))
+        assert [found.name for found in listed.runs] == [run.name]
 
 
 async def test_a_run_goes_on_while_the_store_is_away(config: TrainerConfig, photo: bytes) -> None:

@@ -5,13 +5,14 @@
     sessions/<name>/captions/<stem>.txt       one caption each, plain UTF-8 text
 
 Trainer, captioner, gateway and the CLI call this. It does not decode images: width and height come from the caller.
+Hidden files (".DS_Store"), which file browsers leave behind, are no part of a session.
 Every method that takes a session raises InvalidName, and NotFound if there is no such session.
 """
 
 import builtins
 import hashlib
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,8 +42,8 @@ class Session:
 
 @dataclass(frozen=True)
 class InstanceImage:
-    """One photo. width and height in pixels are 0 if unknown (a file put into the bucket by hand); caption None if
-    there is no caption file."""
+    """One photo. width and height in pixels are 0 and sha256 is empty if unknown (a file put into the bucket by hand);
+    caption None if there is no caption file."""
 
     filename: str
     size_bytes: int
@@ -134,19 +135,29 @@ class Sessions:
             raise
         return InstanceImage(filename, len(data), width, height, sha256, self.caption(session, filename))
 
-    def images(self, session: str) -> builtins.list[InstanceImage]:
-        """All photos with their captions, in order of file name. Raises CaptionInvalid."""
+    def image_names(self, session: str) -> builtins.list[str]:
+        """File names of all photos, in order: one listing, whatever their number."""
         self._require(session)
-        prefix = f"{folder(session)}instance_images/"
-        found = [stat for stat in self.store.list(prefix) if "/" not in stat.key[len(prefix) :]]
+        return sorted(self._files(_images_prefix(session)))
+
+    def images(self, session: str, filenames: Iterable[str] | None = None) -> builtins.list[InstanceImage]:
+        """All photos, or those of these names, with their captions, in order of file name. Raises CaptionInvalid.
+
+        No photo's bytes are read; each costs the request for its metadata and that for its caption.
+        """
+        wanted = self.image_names(session) if filenames is None else sorted(filenames)
         captioned = {stat.key for stat in self.store.list(f"{folder(session)}captions/")}
 
-        def image(stat: ObjectStat) -> InstanceImage:
-            key = _caption_key(session, stat.key[len(prefix) :])
-            return self._image(stat, self._read_caption(key) if key in captioned else None)
+        def image(filename: str) -> InstanceImage | None:
+            try:
+                stat = self.store.stat(_image_key(session, filename))
+            except NotFound:  # deleted since it was listed
+                return None
+            key = _caption_key(session, filename)
+            return _described(filename, stat, self._read_caption(key) if key in captioned else None)
 
         with self._pool() as pool:
-            return list(pool.map(image, found))
+            return [found for found in pool.map(image, wanted) if found]
 
     def read_image(self, session: str, filename: str) -> bytes:
         """The bytes of one photo. Raises NotFound."""
@@ -166,10 +177,7 @@ class Sessions:
     def caption(self, session: str, filename: str) -> str | None:
         """The caption of one photo without surrounding white space; None if it has none. Raises CaptionInvalid."""
         names.file_name(filename)
-        try:
-            return self._read_caption(_caption_key(session, filename))
-        except NotFound:
-            return None
+        return self._read_caption(_caption_key(session, filename))
 
     def set_caption(self, session: str, filename: str, text: str) -> None:
         """Write the caption of one photo. Raises NotFound if the photo does not exist, CaptionInvalid if too long."""
@@ -187,9 +195,15 @@ class Sessions:
     def stray_captions(self, session: str) -> builtins.list[str]:
         """File names in captions/ that belong to no photo, as happens when people edit the bucket."""
         self._require(session)
-        images, captions = f"{folder(session)}instance_images/", f"{folder(session)}captions/"
-        wanted = {_caption_key(session, stat.key[len(images) :]) for stat in self.store.list(images)}
-        return [stat.key[len(captions) :] for stat in self.store.list(captions) if stat.key not in wanted]
+        wanted = {f"{_stem(filename)}.txt" for filename in self.image_names(session)}
+        return [name for name in self._files(f"{folder(session)}captions/") if name not in wanted]
+
+    def _files(self, prefix: str) -> Iterator[str]:
+        """Names of the files directly below a prefix, without hidden ones."""
+        for stat in self.store.list(prefix):
+            name = stat.key[len(prefix) :]
+            if "/" not in name and not name.startswith("."):
+                yield name
 
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="sessions")
@@ -205,27 +219,22 @@ class Sessions:
             raise NotFound("instance image", filename, f"session {session!r}")
 
     def _refuse_twin(self, session: str, filename: str) -> None:
-        prefix = f"{folder(session)}instance_images/"
+        prefix = _images_prefix(session)
         for stat in self.store.list(f"{prefix}{_stem(filename)}"):
             other = stat.key[len(prefix) :]
             if other != filename and _stem(other) == _stem(filename):
                 advice = f"rename {filename!r}: both would share the caption {_stem(filename)}.txt"
                 raise AlreadyExists("instance image", other, advice)
 
-    def _image(self, stat: ObjectStat, caption: str | None) -> InstanceImage:
-        filename = stat.key.rsplit("/", 1)[1]
-        facts = self.store.stat(stat.key).metadata
-        sha256 = facts.get("sha256") or hashlib.sha256(self.store.get(stat.key)).hexdigest()
-        return InstanceImage(
-            filename, stat.size_bytes, _pixels(facts.get("width")), _pixels(facts.get("height")), sha256, caption
-        )
-
-    def _read_caption(self, key: str) -> str:
+    def _read_caption(self, key: str) -> str | None:
         data = b""
-        for chunk in self.store.reader(key):
-            data += chunk
-            if len(data) > MAX_CAPTION_BYTES:
-                raise CaptionInvalid(key, f"more than {MAX_CAPTION_BYTES} bytes")
+        try:
+            for chunk in self.store.reader(key):
+                data += chunk
+                if len(data) > MAX_CAPTION_BYTES:
+                    raise CaptionInvalid(key, f"more than {MAX_CAPTION_BYTES} bytes")
+        except NotFound:
+            return None
         try:
             return data.decode("utf-8-sig").strip()  # editors on Windows add a byte order mark
         except UnicodeDecodeError as error:
@@ -237,8 +246,12 @@ def folder(session: str) -> str:
     return f"{ROOT}{names.session_name(session)}/"
 
 
+def _images_prefix(session: str) -> str:
+    return f"{folder(session)}instance_images/"
+
+
 def _image_key(session: str, filename: str) -> str:
-    return f"{folder(session)}instance_images/{filename}"
+    return f"{_images_prefix(session)}{filename}"
 
 
 def _caption_key(session: str, filename: str) -> str:
@@ -247,6 +260,12 @@ def _caption_key(session: str, filename: str) -> str:
 
 def _stem(filename: str) -> str:
     return filename.rsplit(".", 1)[0]
+
+
+def _described(filename: str, stat: ObjectStat, caption: str | None) -> InstanceImage:
+    facts = stat.metadata
+    width, height = _pixels(facts.get("width")), _pixels(facts.get("height"))
+    return InstanceImage(filename, stat.size_bytes, width, height, facts.get("sha256", ""), caption)
 
 
 def _pixels(text: str | None) -> int:

@@ -40,26 +40,19 @@ def load(
 ) -> tuple[TrainingImage, ...]:
     """Every image of the session in order of file name.
 
-    Raises SessionUnusable, and PictureInvalid naming every file that cannot be trained on. Hidden files, which file
-    browsers leave behind, are skipped with a warning.
+    Raises SessionUnusable, and PictureInvalid naming every file that cannot be trained on.
     """
     try:
-        listed = sessions.images(session)
+        found = sessions.images(session)
         stray = sessions.stray_captions(session)
     except NotFound as error:
         raise SessionUnusable(str(error)) from error
-    found = []
-    for image in listed:
-        if image.filename.startswith("."):
-            warn(f"{image.filename} is a hidden file, not an instance image: skipped")
-        else:
-            found.append(image)
     if not found:
         raise SessionUnusable(f"session {session!r} has no images; upload some first")
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS, thread_name_prefix="images") as pool:
         outcomes = list(pool.map(lambda image: _load_one(sessions, session, image, recipe, resolution_px), found))
     images = [outcome for outcome in outcomes if isinstance(outcome, TrainingImage)]
-    problems = [f"captions/{name} belongs to no image: rename it or delete it" for name in stray if name[0] != "."]
+    problems = [f"captions/{name} belongs to no image: rename it or delete it" for name in stray]
     problems += [outcome for outcome in outcomes if isinstance(outcome, str)]
     if problems:
         raise PictureInvalid(tuple(problems))
@@ -73,7 +66,7 @@ def _load_one(
     """The image, or what is wrong with it."""
     content = sessions.read_image(session, image.filename)
     sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != image.sha256:
+    if image.sha256 and sha256 != image.sha256:  # unknown for a file put into the bucket by hand
         return f"{image.filename}: expected sha256 {image.sha256}, found {sha256}; upload it again"
     if recipe.require_captions and not image.caption:
         return f"{image.filename}: has no caption, and require_captions is set"

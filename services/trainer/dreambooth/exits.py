@@ -31,6 +31,7 @@ _CODES: Final[dict[type[BaseException], int]] = {
     errors.PictureInvalid: 65,
     errors.Diverged: 65,
     artifacts_errors.CaptionInvalid: 65,
+    artifacts_errors.InvalidName: 65,  # a file put into the bucket by hand
     errors.BaseModelInvalid: 66,
     errors.SessionUnusable: 67,
     artifacts_errors.NotFound: 68,

@@ -12,6 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX: Final = 16
+# What Pillow calls a JPEG with further pictures behind the photo, as phones write for depth or preview.
+_SEVERAL_PICTURES: Final = "MPO"
 # Pillow's own limit, above which a file is more likely an attack than a photo. Checked on the header.
 MAX_PIXELS: Final = 89_478_485
 
@@ -54,7 +56,7 @@ def _check(image: Image.Image) -> None:
     if min(width, height) < MIN_SIDE_PX:
         raise Undecodable(f"has {width} x {height} pixels: expected at least {MIN_SIDE_PX} on each side")
     frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    if frames > 1 and image.format != _SEVERAL_PICTURES:
         raise Undecodable(f"is an animation of {frames} frames: expected one picture; save the frame you mean")
 
 

@@ -6,7 +6,6 @@ where the base model lies and which checkpoint to publish.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
@@ -74,7 +73,7 @@ def parse(text: str) -> Recipe:
     """Read DARKROOM_RECIPE. Raises RecipeInvalid with every mistake, unknown fields included."""
     try:
         order = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise RecipeInvalid((f"DARKROOM_RECIPE is not JSON: {error}",)) from error
     if not isinstance(order, dict):
         raise RecipeInvalid((f"DARKROOM_RECIPE is {type(order).__name__}: expected a JSON object",))
@@ -171,10 +170,11 @@ class _Reader:
         steps = self._integer(f"{name}.steps", value.get("steps", default.steps), default.steps, 0, 1_000_000)
         rate = value.get("learning_rate", default.learning_rate)
         number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if steps > 0 and not (number and math.isfinite(rate) and 0 < rate <= 0.1):
+        if number and 0 < rate <= 0.1:
+            return StageSettings(steps, float(rate))
+        if steps > 0:
             self.problems.append(f"{name}.learning_rate is {_shown(rate)}: expected a number above 0, at most 0.1")
-            return default
-        return StageSettings(steps, float(rate) if number else default.learning_rate)
+        return StageSettings(steps, default.learning_rate)
 
     def _integer(self, name: str, value: Any, default: int, least: int, most: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

@@ -50,10 +50,7 @@ class Records:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append one line. Raises what the store said if it refused an earlier one for good."""
-        if self._failure:
-            raise self._failure
-        with self._lock:
-            self._lines.append(record)
+        self._append(record)
 
     def message(self, text: str, level: str = "info") -> None:
         """A line for a person; it also goes to the log. level: "info", "warning" or "error"."""
@@ -63,9 +60,8 @@ class Records:
     def sample(self, stage: str, step: int, number: int, prompt: str, png: bytes) -> None:
         """A sample image and the line that speaks of it."""
         key = f"{self._run_folder}samples/{stage}-{step:06d}-{number}.png"
-        with self._lock:
-            self._objects.append((key, png, "image/png"))
-        self.add({"kind": "sample", "stage": stage, "step": step, "prompt": prompt, "object": key, "time": now()})
+        line = {"kind": "sample", "stage": stage, "step": step, "prompt": prompt, "object": key, "time": now()}
+        self._append(line, (key, png, "image/png"))
 
     def finished(self, checkpoint: str) -> None:
         """The last line of a run that reached its end."""
@@ -80,6 +76,13 @@ class Records:
         if self._thread.is_alive():
             where = self._store.config.url
             raise StoreUnavailable(self._events, where, f"the last records were not taken in {patience_seconds:g} s")
+
+    def _append(self, line: Mapping[str, Any], *objects: tuple[str, bytes, str]) -> None:
+        if self._failure:
+            raise self._failure
+        with self._lock:
+            self._lines.append(line)
+            self._objects.extend(objects)
 
     def _work(self) -> None:
         while True:
@@ -108,13 +111,13 @@ class Records:
         with self._lock:
             lines, self._lines = self._lines, []
             self._piece, self._objects = self._objects, []
+        if self._tensorboard is not None:
+            self._tensorboard.add(lines, {key: content for key, content, _ in self._piece})
         if lines:
             self._number += 1
             key = f"{self._events}{self.attempt:02d}-{self._number:08d}.jsonl"
             body = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
             self._piece.append((key, body.encode(), "application/jsonl"))
-        if self._tensorboard is not None:
-            self._tensorboard.add(lines)
         return bool(self._piece)
 
     def _write_curves(self, last: bool) -> None:

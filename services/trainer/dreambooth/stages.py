@@ -40,14 +40,18 @@ def of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def open_for_training(parts: Parts, stage: Stage) -> nn.Module:
-    """Freeze everything except the stage's module, and return that."""
+    """Freeze everything except the stage's module, and return that.
+
+    It too stays in evaluation mode. All that training mode would change is dropout: published models have none, and its
+    draws would come from torch's own generator, not from `draws`.
+    """
     for module in (parts.unet, parts.text_encoder, parts.vae):
         module.requires_grad_(False).eval()
     trained: nn.Module = parts.text_encoder if stage.trains_text_encoder else parts.unet
-    return trained.requires_grad_(True).train()
+    return trained.requires_grad_(True)
 
 
 def close(module: nn.Module) -> None:
     """Freeze a trained module and drop its gradients."""
     module.zero_grad(set_to_none=True)
-    module.requires_grad_(False).eval()
+    module.requires_grad_(False)

@@ -37,7 +37,7 @@ def states(parts: Parts, ids: torch.Tensor) -> torch.Tensor:
 
 
 class FrozenStates:
-    """States of prompts while the text encoder stays as it is: each prompt is encoded once, in fp32."""
+    """States of prompts while the text encoder stays as it is: each prompt is encoded once, in fp32, also under autocast."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -47,7 +47,7 @@ class FrozenStates:
         """Shape (prompts, tokens, width)."""
         for prompt in prompts:
             if prompt not in self._known:
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast(self._parts.device.type, enabled=False):
                     self._known[prompt] = states(self._parts, token_ids(self._parts, [prompt]))
         return torch.cat([self._known[prompt] for prompt in prompts])
 

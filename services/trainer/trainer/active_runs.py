@@ -72,8 +72,10 @@ class ActiveRuns:
                     await asyncio.to_thread(self._look_at, followed)
                 except (ArtifactError, OSError) as error:
                     log.warning("cannot look at %s: %s", followed.spec.name, error)
-            for name in [name for name, followed in self._followed.items() if followed.state in FINAL]:
-                self._finished.append(self._followed.pop(name).state)
+            for followed in [followed for followed in self._followed.values() if followed.state in FINAL]:
+                del self._followed[followed.spec.name]
+                self._finished.append(followed.state)
+                self._metrics.over(followed.spec.session)
             self._metrics.states([*self._finished, *(followed.state for followed in self._followed.values())])
             await asyncio.sleep(self._poll_seconds)
 

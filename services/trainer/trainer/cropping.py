@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import partial
 
 import numpy as np
-from artifacts.errors import NotFound
+from artifacts.errors import InvalidName, NotFound
 from artifacts.sessions import Sessions
 from PIL import Image
 
@@ -83,12 +83,12 @@ class Cropper:
             cropped, error = None, ""
             try:
                 cropped = await asyncio.get_running_loop().run_in_executor(self._threads, work, filename)
-            except (TrainerError, NotFound) as problem:  # one bad image does not end the others
+            except (TrainerError, NotFound, InvalidName) as problem:  # one bad image does not end the others
                 error = str(problem)
             yield Outcome(filename, cropped, error, number, len(chosen))
 
     def _chosen(self, session: str, filenames: Sequence[str]) -> list[str]:
-        known = [image.filename for image in self._sessions.images(session)]
+        known = self._sessions.image_names(session)
         for filename in filenames:
             if filename not in known:
                 raise NotFound("instance image", filename, f"session {session!r}")

@@ -108,7 +108,7 @@ class Supervisor:
             try:
                 child = subprocess.Popen(
                     command,
-                    env=_environment(job),
+                    env={**_environment(job), "TMPDIR": str(self._folder.fresh_scratch())},
                     cwd=self._folder.path,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -122,6 +122,7 @@ class Supervisor:
         cancelled = self._wait(child, grace_seconds)
         with suppress(ProcessLookupError):  # whatever it started and left behind
             os.killpg(child.pid, signal.SIGKILL)
+        self._folder.clear_scratch()
         code = child.returncode
         return (code if code >= 0 else 128 - code), cancelled
 

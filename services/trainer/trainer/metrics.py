@@ -1,4 +1,4 @@
-"""Prometheus metrics of training, from the progress records of active runs. One series for each session that trains."""
+"""Prometheus metrics of training, from the progress records of active runs. One series for each session that trains now."""
 
 from collections.abc import Iterable, Mapping
 
@@ -37,6 +37,11 @@ class TrainingMetrics:
         if newest is not None:
             for name, gauge in self._values.items():
                 gauge.labels(session).set(getattr(newest, name))
+
+    def over(self, session: str) -> None:
+        """End the series of a session: what its run did last is true no longer."""
+        for gauge in self._values.values():
+            gauge.remove(session)
 
     def states(self, states: Iterable[RunState]) -> None:
         """Set the number of runs in each state."""

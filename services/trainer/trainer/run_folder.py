@@ -1,7 +1,7 @@
 """What this machine remembers of a run: a folder with its lock, its process ids and its logs.
 
     <state folder>/id                        names this machine in the runs it executes
-    <state folder>/runs/<session>.<run>/     lock, pid, child.json, run.log, supervisor.log
+    <state folder>/runs/<session>.<run>/     lock, pid, child.json, run.log, supervisor.log, tmp/
 
 The lock is held by the run's supervisor for its whole life and released by the operating system when it dies, so
 neither a crash nor a reused process id can make a dead supervisor look alive. `local_job` and `local_supervisor` use it.
@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,17 @@ class RunFolder:
     def supervisor_log(self) -> Path:
         """What the supervisor itself has to say."""
         return self.path / "supervisor.log"
+
+    def fresh_scratch(self) -> Path:
+        """An empty folder for the program's temporary files."""
+        self.clear_scratch()
+        scratch = self.path / "tmp"
+        scratch.mkdir()
+        return scratch
+
+    def clear_scratch(self) -> None:
+        """Remove the temporary files, whatever the program left: a pod's /tmp also ends with the pod."""
+        shutil.rmtree(self.path / "tmp", ignore_errors=True)
 
     def lock(self) -> int | None:
         """Take the lock; the file descriptor holds it until it is closed everywhere. None if it is taken."""

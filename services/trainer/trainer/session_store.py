@@ -71,8 +71,8 @@ class SessionStore:
 
     def image_page(self, session: str, size: int, token: str) -> tuple[list[InstanceImage], str]:
         """Images by file name. Raises NotFound, PageTokenInvalid."""
-        images = sorted(self.sessions.images(session), key=lambda image: image.filename)
-        return paging.page(images, lambda image: image.filename, size, token)
+        taken, next_token = paging.page(self.sessions.image_names(session), str, size, token)
+        return self.sessions.images(session, taken), next_token
 
     def caption(self, session: str, filename: str) -> str:
         """The caption of an image, "" if it has none. Raises NotFound."""
@@ -90,9 +90,8 @@ class SessionStore:
         return text.strip()
 
     def _counted(self, session: Session) -> Counted:
-        folder = f"sessions/{session.name}"
-        images = {_stem(stat.key) for stat in self._store.list(f"{folder}/instance_images/")}
-        captions = {_stem(stat.key) for stat in self._store.list(f"{folder}/captions/")}
+        images = {_stem(filename) for filename in self.sessions.image_names(session.name)}
+        captions = {_stem(stat.key) for stat in self._store.list(f"sessions/{session.name}/captions/")}
         return Counted(session, len(images), len(captions & images))
 
 
@@ -102,4 +101,4 @@ def image_key(session: str, filename: str) -> str:
 
 
 def _stem(key: str) -> str:
-    return key.rsplit("/", 1)[1].rsplit(".", 1)[0]
+    return key.rsplit("/", 1)[-1].rsplit(".", 1)[0]

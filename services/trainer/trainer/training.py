@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from artifacts.errors import AlreadyExists, NotFound
+from artifacts.errors import AlreadyExists, ManifestInvalid, NotFound
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 
@@ -109,10 +109,7 @@ class Training:
 
     def page(self, session: str, size: int, token: str) -> tuple[list[Run], str]:
         """Runs of a session, or of all with session "-", newest first. Raises NotFound, PageTokenInvalid."""
-        if session == "-":
-            sessions = [found.name for found in self._sessions.list()]
-        else:
-            sessions = [self._sessions.get(session).name]
+        sessions = self._session_names() if session == "-" else [self._sessions.get(session).name]
         with ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="runs") as pool:
             found = pool.map(lambda name: list(self.runs.specs(name)), sessions)
             specs = sorted((spec for some in found for spec in some), key=_newest_first)
@@ -120,19 +117,23 @@ class Training:
             return list(pool.map(self.runs.with_progress, taken)), next_token
 
     def unfinished(self) -> list[RunSpec]:
-        """Runs of this backend's owner that are not over."""
+        """Runs of this backend's owner that are not over. A record damaged by hand costs its own session alone."""
         found = []
-        for session in self._sessions.list():
-            name = session_lock.active_run(self.runs, session.name)
-            if name is None:
-                continue
+        for session in self._session_names():
             try:
-                spec, _ = self.runs.manifest(name)
+                name = session_lock.active_run(self.runs, session)
+                spec = self.runs.manifest(name)[0] if name else None
             except NotFound:  # being created
                 continue
-            if spec.owner == self._backend.owner:
+            except ManifestInvalid as error:
+                log.error("nobody looks after the run of session %r: %s", session, error)
+                continue
+            if spec and spec.owner == self._backend.owner:
                 found.append(spec)
         return found
+
+    def _session_names(self) -> list[str]:
+        return list(self.runs.store.list_folders("sessions/"))
 
     def _repeated(self, order: Order, name: str) -> Run | None:
         """The run that this very request has made already. Raises RequestIdReused, AlreadyExists."""

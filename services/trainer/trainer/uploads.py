@@ -25,7 +25,7 @@ class Upload:
         Raises InvalidName, FileNameUnsupported and UploadTooLarge.
         """
         self.session = session
-        self.filename = names.file_name(re.sub(r"\s+", "-", filename.strip()))
+        self.filename = names.file_name(re.sub(r"\s+", "_", filename.strip()))
         if PurePath(self.filename).suffix.lower() not in images.ENDINGS:
             raise FileNameUnsupported(self.filename, images.ENDINGS)
         self._size_bytes = size_bytes

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 import grpc
+from artifacts.errors import NotFound
 from artifacts.store import ObjectStore
 from chassis.errors import FieldViolation, InvalidFields
 from darkroom.trainer.v1 import training_pb2 as pb
@@ -78,8 +80,9 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
 
     def _sample(self, record: SampleRecord) -> pb.Sample:
         sample = pb.Sample(stage=_STAGES[record.stage], step=record.step, prompt=record.prompt, object=record.object)
-        if self._store.stat(record.object).size_bytes <= SAMPLE_LIMIT_BYTES:
-            sample.data = self._store.get(record.object)
+        with suppress(NotFound):  # samples may be deleted by hand; the run can still be watched
+            if self._store.stat(record.object).size_bytes <= SAMPLE_LIMIT_BYTES:
+                sample.data = self._store.get(record.object)
         return sample
 
 
