@@ -90,9 +90,9 @@ def running(
     thread.start()
     url = f"http://{server.endpoints['http']}"
     try:
-        httpx.get(f"{url}/healthz", timeout=60).raise_for_status()  # waits in the open port until it is served
+        httpx.get(f"{url}/healthz", timeout=600).raise_for_status()  # waits in the open port until it is served
         assert server.engine is not None
-        server.engine.worker.submit("after start", lambda: None).future.result(timeout=240)
+        server.engine.worker.submit("after start", lambda: None).future.result(timeout=600)
         metrics_url = f"http://{server.endpoints['metrics']}/metrics"
         yield Running(server.engine, url, metrics_url, model_folder, engine_store)
     finally:

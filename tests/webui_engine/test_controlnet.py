@@ -5,8 +5,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from .conftest import as_base64, decoded, drawing, open_base64, refused
+
+STRIP = as_base64(Image.new("RGB", (1, 60_000)))
+"""Within the limit, but not once its short side has hundreds of pixels."""
 
 
 @pytest.fixture
@@ -68,6 +72,7 @@ def test_module_none_takes_the_picture_as_it_is(client: httpx.Client, title: str
         ({"resize_mode": "Resize and Fill"}, ("resize_mode",)),
         ({"mask": "abc"}, ("mask",)),
         ({"threshold_b": 300}, ("300", "at most 255")),
+        ({"image": STRIP, "processor_res": 512}, ("args[0].image", "1x60000", "on the short side")),
     ],
 )
 def test_bad_units(client: httpx.Client, unit: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -106,6 +111,7 @@ def test_detect_finds_edges(client: httpx.Client) -> None:
         ({"controlnet_module": "canny"}, "No image selected"),
         ({"controlnet_module": "hed", "controlnet_input_images": ["x"]}, "'hed' not found"),
         ({"controlnet_module": "canny", "controlnet_input_images": ["x"]}, "controlnet_input_images[0]"),
+        ({"controlnet_module": "canny", "controlnet_input_images": [STRIP]}, "1x60000"),
     ],
 )
 def test_detect_refuses(client: httpx.Client, request_body: dict[str, Any], part: str) -> None:

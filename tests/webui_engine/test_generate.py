@@ -170,6 +170,18 @@ def test_nothing_is_silently_replaced(client: httpx.Client, fields: dict[str, An
     refused(client.post("/sdapi/v1/txt2img", json={"prompt": "a", "steps": 1, **fields}), 422, *parts)
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ('{"prompt": "\\ud800"}', "surrogates not allowed"),
+        ('{"override_settings": {"\\ud800": 1}}', "surrogates not allowed"),
+        ('{"cfg_scale": NaN}', "cfg_scale"),
+    ],
+)
+def test_what_no_answer_could_say_is_refused(client: httpx.Client, content: str, part: str) -> None:
+    refused(client.post("/sdapi/v1/txt2img", content=content, headers={"content-type": "application/json"}), 422, part)
+
+
 def test_broken_json_is_the_clients_mistake(client: httpx.Client) -> None:
     response = client.post("/sdapi/v1/txt2img", content=b'{"prompt": ', headers={"content-type": "application/json"})
     refused(response, 422)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from webui_engine.errors import ImageInvalid
-from webui_engine.images import encode_png, open_image, read_infotext, to_rgb
+from webui_engine.images import check_short_side, encode_png, open_image, read_infotext, to_rgb, with_short_side
 
 from .conftest import as_base64, drawing
 
@@ -85,6 +85,15 @@ def truncated() -> str:
     return base64.b64encode(base64.b64decode(as_base64(drawing()))[:150]).decode()
 
 
+def second_page_without_size() -> str:
+    """A TIFF whose first page is right and whose second has no tags at all."""
+    data = bytearray(base64.b64decode(as_base64(drawing(), "TIFF")))
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    struct.pack_into("<I", data, start + 2 + 12 * count, len(data))
+    return base64.b64encode(bytes(data) + struct.pack("<HI", 0, 0)).decode()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -92,6 +101,7 @@ def truncated() -> str:
         ("&&&", "not base64"),
         (base64.b64encode(b"hello there").decode(), "not a picture"),
         (truncated(), "damaged"),
+        (second_page_without_size(), "damaged: Missing dimensions"),
         (animation(), "animation of 2 frames"),
         (huge_png(1200, 1000), "1200x1000 = 1200000 pixels, expected at most 1000000"),
         (huge_png(30000, 30000), "pixels"),
@@ -102,6 +112,14 @@ def truncated() -> str:
 def test_what_is_no_picture_says_why(text: object, message: str) -> None:
     with pytest.raises(ImageInvalid, match=message):
         open_image("image", text, LIMIT)
+
+
+def test_a_strip_is_not_blown_up() -> None:
+    strip = Image.new("L", (1, 10_000))
+    check_short_side("image", strip, 8, LIMIT)
+    assert with_short_side(strip, 8).size == (8, 80_000)
+    with pytest.raises(ImageInvalid, match="1x10000, which is 64x640000 with 64 px on the short side"):
+        check_short_side("image", strip, 64, LIMIT)
 
 
 @pytest.mark.parametrize("text", ["plain\nSteps: 1", "Ünïcode 犬"])

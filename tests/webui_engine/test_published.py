@@ -1,12 +1,15 @@
 """Checkpoints of the bucket: they appear, are copied and verified, and a damaged one harms nothing."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from artifacts.checkpoints import Checkpoints, Manifest
+from safetensors.numpy import load_file, save_file
 from webui_engine import digests
 
 from .conftest import Running, refused
@@ -104,6 +107,20 @@ def test_a_flipped_byte_is_found_and_the_model_before_stays(
     data[len(data) // 2] ^= 1
     running.store.put(key, bytes(data))
     assert draw(client, "damaged").status_code == 200  # what was right is kept, the file is fetched again
+
+
+def test_numbers_that_are_no_picture_are_told(
+    client: httpx.Client, publish: Publish, running: Running, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(running.models / "sd15-tiny", folder)
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["decoder.conv_out.bias"][:] = np.nan
+    save_file(weights, file, metadata={"format": "pt"})
+    publish("no-numbers", folder)
+    refused(draw(client, "no-numbers"), 500, "no-numbers [", "not finite in fp32")
+    assert draw(client, "sd15-tiny").status_code == 200
 
 
 def test_a_checkpoint_that_was_deleted_is_unknown(client: httpx.Client, publish: Publish, running: Running) -> None:

@@ -6,6 +6,7 @@ The gateway itself is real: gRPC and uvicorn in the test's own event loop, on fr
 import asyncio
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import secrets
@@ -67,14 +68,11 @@ def shared_store(store_config: StoreConfig) -> Iterator[ObjectStore]:
 
 @pytest.fixture(scope="session")
 def folders(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of models: "a" has sd15-tiny, "b" also only-b; "nets" a canny control net for them with random weights."""
-    from diffusers import ControlNetModel, UNet2DConditionModel
-
+    """Folders of models: "a" has sd15-tiny, "b" also only-b; "nets" a canny control net for them."""
     made = {name: tmp_path_factory.mktemp(name) for name in ("a", "b", "nets")}
     for target in (made["a"] / "sd15-tiny", made["b"] / "sd15-tiny", made["b"] / "only-b"):
         shutil.copytree(tiny_models / "sd15-tiny", target)
-    unet = UNet2DConditionModel.from_pretrained(str(tiny_models / "sd15-tiny" / "unet"))
-    ControlNetModel.from_unet(unet).save_pretrained(str(made["nets"] / "canny-tiny"))
+    shutil.copytree(tiny_models / "controlnet-canny-tiny", made["nets"] / "canny-tiny")
     return made
 
 
@@ -100,9 +98,9 @@ def engine(models: Path, nets: Path, cache: Path, store: StoreConfig) -> Iterato
     thread.start()
     url = f"http://{server.endpoints['http']}"
     try:
-        httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
+        httpx.get(f"{url}/healthz", timeout=600).raise_for_status()
         assert server.engine is not None
-        server.engine.worker.submit("after start", lambda: None).future.result(timeout=240)
+        server.engine.worker.submit("after start", lambda: None).future.result(timeout=600)
         yield url
     finally:
         server.stop()
@@ -194,10 +192,18 @@ class A1111:
     """A web UI with the habits of the real one: unknown names are replaced silently, letter case counts.
 
     hold: while cleared, drawing waits for it or an interrupt. break_next: so many generations lose their connection.
+    hashed: it has computed the hashes of its checkpoints. gone: checkpoints that are listed still, without their files.
+    task: what it says that it does while it draws. more: answers of routes that only some servers have, by path.
     """
 
     url: str = ""
     checkpoints: tuple[str, ...] = ("v1-5", "other")
+    hashed: bool = False
+    samplers: tuple[str, ...] = ("DPM++ 2M", "Euler a")
+    scripts: tuple[str, ...] = ("x/y/z plot",)
+    gone: tuple[str, ...] = ()
+    task: str = "scripts_txt2img"
+    more: dict[str, Any] = field(default_factory=dict)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     drawing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -212,6 +218,10 @@ class A1111:
         """Its URL with its user and password."""
         return self.url.replace("://", "://user:pa%3Ass@")
 
+    def title(self, name: str) -> str:
+        """What it calls a checkpoint."""
+        return f"{name}.safetensors [{_hash(name)}]" if self.hashed else f"{name}.safetensors"
+
     async def draw(self, body: dict[str, Any]) -> dict[str, Any]:
         """txt2img as A1111 answers it."""
         self.bodies.append(body)
@@ -223,15 +233,16 @@ class A1111:
             wait.cancel()
         self.drawing.clear()
         wanted = (body.get("override_settings") or {}).get("sd_model_checkpoint")
-        titles = [f"{name}.safetensors" for name in self.checkpoints]
-        model = wanted if wanted in titles else titles[0]
-        sampler = body.get("sampler_name") if body.get("sampler_name") in ("DPM++ 2M", "Euler a") else "DPM++ 2M"
+        names = {self.title(name): name for name in self.checkpoints if name not in self.gone}
+        model = wanted if wanted in names else next(iter(names))
+        sampler = body.get("sampler_name") if body.get("sampler_name") in self.samplers else self.samplers[0]
         count = body.get("batch_size", 1) * body.get("n_iter", 1)
         seeds = [body["seed"] + number for number in range(count)]
         info = {
             "all_seeds": seeds,
             "infotexts": [f"Seed: {seed}, Sampler: {sampler}, Model: {model}" for seed in seeds],
             "index_of_first_image": 0,
+            "sd_model_hash": _hash(names[model]) if self.hashed else None,
         }
         image = base64.b64encode(drawing()).decode()
         return {"images": [image] * count, "parameters": {}, "info": json.dumps(info)}
@@ -248,13 +259,21 @@ def a1111_app(state: A1111) -> FastAPI:
             return JSONResponse({"detail": "Incorrect username or password"}, 401)
         return await call_next(request)
 
+    _add_lists(app, state)
+    _add_drawing(app, state)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    async def others(request: Request) -> Any:
+        if request.url.path not in state.more:
+            raise HTTPException(404, "Not Found")
+        return state.more[request.url.path]
+
+    return app
+
+
+def _add_lists(app: FastAPI, state: A1111) -> None:
     lists: dict[str, Any] = {
-        "samplers": [
-            {"name": "DPM++ 2M", "aliases": ["k_dpmpp_2m"], "options": {}},
-            {"name": "Euler a", "aliases": ["k_euler_a"], "options": {}},
-        ],
         "schedulers": [{"name": "automatic", "label": "Automatic"}, {"name": "karras", "label": "Karras"}],
-        "scripts": {"txt2img": ["x/y/z plot"], "img2img": ["loopback"]},
         "cmd-flags": {"api_auth": "user:pa:ss", "no_half": False, "precision": "autocast"},
         "memory": {"ram": {}, "cuda": {"system": {}}},
         "options": state.options,
@@ -262,10 +281,19 @@ def a1111_app(state: A1111) -> FastAPI:
     for name, value in lists.items():
         app.add_api_route(f"/sdapi/v1/{name}", lambda value=value: value, methods=["GET"])
 
+    @app.get("/sdapi/v1/samplers")
+    async def samplers() -> list[dict[str, Any]]:
+        short = {"DPM++ 2M": ["k_dpmpp_2m"], "Euler a": ["k_euler_a"]}
+        return [{"name": name, "aliases": short.get(name, []), "options": {}} for name in state.samplers]
+
+    @app.get("/sdapi/v1/scripts")
+    async def scripts() -> dict[str, list[str]]:
+        return {"txt2img": list(state.scripts), "img2img": ["loopback"]}
+
     @app.get("/sdapi/v1/sd-models")
     async def models() -> list[dict[str, Any]]:
         return [
-            {"title": f"{name}.safetensors", "model_name": name, "sha256": None, "filename": f"C:\\sd\\{name}.ckpt"}
+            {"title": state.title(name), "model_name": name, "sha256": None, "filename": f"C:\\sd\\{name}.ckpt"}
             for name in state.checkpoints
         ]
 
@@ -277,10 +305,12 @@ def a1111_app(state: A1111) -> FastAPI:
     async def set_options(request: Request) -> None:
         state.options |= await request.json()
 
+
+def _add_drawing(app: FastAPI, state: A1111) -> None:
     @app.get("/sdapi/v1/progress")
     async def progress() -> dict[str, Any]:
-        share = 0.5 if state.drawing.is_set() else 0.0
-        return {"progress": share, "eta_relative": 1.5, "state": {"sampling_step": 1, "sampling_steps": 2}}
+        share, job = (0.5, state.task) if state.drawing.is_set() else (0.0, "")
+        return {"progress": share, "eta_relative": 1.5, "state": {"job": job, "sampling_step": 1, "sampling_steps": 2}}
 
     @app.post("/sdapi/v1/interrupt")
     async def interrupt() -> dict[str, Any]:
@@ -298,7 +328,9 @@ def a1111_app(state: A1111) -> FastAPI:
             raise HTTPException(state.status, "it broke")
         return answer
 
-    return app
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
 class _Torn(JSONResponse):

@@ -44,6 +44,8 @@ async def test_it_draws_what_was_asked(start: Any, a1111: Any) -> None:
         ({"override_settings": {"sd_model_checkpoint": "sdxl"}}, ("sdxl", "no back end has its weights")),
         ({"precision": "bf16"}, ("bf16", "other", "fp16")),
         ({"seed": "x"}, ("seed",)),
+        ({"force_task_id": "задача"}, ("force_task_id", "ASCII")),
+        ({"force_task_id": "two lines\n"}, ("force_task_id", "ASCII")),
     ],
 )
 async def test_nothing_is_replaced_silently(
@@ -114,6 +116,7 @@ async def test_a_lost_connection_is_drawn_again_with_the_same_seed(start: Any, a
         answer = await up.http.post(TXT2IMG, json={"seed": -1})
         assert answer.status_code == 200
         first, second = a1111.bodies
+        assert first.pop("force_task_id") != second.pop("force_task_id")
         assert first == second
         assert json.loads(answer.json()["info"])["all_seeds"] == [first["seed"]]
 
@@ -171,6 +174,82 @@ async def test_only_back_ends_that_have_the_model_are_asked(start: Any, a1111: A
         assert (len(a1111.bodies), len(second_a1111.bodies)) == (0, 3)
 
 
+async def test_samplers_and_scripts_of_all_are_listed_and_lead_to_a_back_end_that_has_them(
+    start: Any, a1111: Any, second_a1111: Any
+) -> None:
+    second_a1111.samplers, second_a1111.scripts = ("DPM++ 2M", "LCM"), ("loopback wave",)
+    async with start(a1111.address, second_a1111.address) as up:
+        names = [line["name"] for line in (await up.http.get("/sdapi/v1/samplers")).json()]
+        assert names == ["DPM++ 2M", "Euler a", "LCM"]
+        scripts = (await up.http.get("/sdapi/v1/scripts")).json()
+        assert scripts == {"img2img": ["loopback"], "txt2img": ["loopback wave", "x/y/z plot"]}
+        for name, drawer in (("Euler a", a1111), ("LCM", second_a1111)):
+            for _ in range(2):
+                answer = await up.http.post(TXT2IMG, json={"sampler_name": name})
+                assert f"Sampler: {name}," in answer.json()["info"]
+            assert {body["sampler_name"] for body in drawer.bodies} == {name}
+
+
+async def test_what_no_back_end_can_do_is_refused_with_what_each_lacks(
+    start: Any, a1111: Any, second_a1111: Any
+) -> None:
+    second_a1111.samplers, second_a1111.scripts = ("DPM++ 2M", "LCM"), ()
+    second_a1111.checkpoints = ("v1-5", "only-here")
+    async with start(a1111.address, second_a1111.address) as up:
+        unknown = await up.http.post(TXT2IMG, json={"sampler_name": "LCN"})
+        assert (unknown.status_code, unknown.json()["error"]) == (422, "UnknownSampler")
+        assert "'LCN' on the back ends that have model v1-5; did you mean LCM" in unknown.json()["detail"]
+        only = {"override_settings": {"sd_model_checkpoint": "only-here"}, "sampler_name": "Euler a"}
+        elsewhere = await up.http.post(TXT2IMG, json=only)
+        assert elsewhere.status_code == 422
+        assert "'Euler a' on the back ends that have model only-here" in elsewhere.json()["detail"]
+        each = await up.http.post(TXT2IMG, json={"sampler_name": "LCM", "script_name": "X/Y/Z plot"})
+        assert (each.status_code, each.json()["error"]) == (422, "NoBackendFits")
+        assert f"{a1111.url}: unknown sampler 'LCM'" in each.json()["detail"]
+        assert f"{second_a1111.url}: unknown script 'X/Y/Z plot'" in each.json()["detail"]
+        assert a1111.bodies == second_a1111.bodies == []
+
+
+async def test_a_listed_model_whose_file_is_gone_is_not_replaced_silently(start: Any, a1111: Any) -> None:
+    a1111.hashed = True
+    async with start(a1111.address) as up:
+        body = {"override_settings": {"sd_model_checkpoint": "other"}}
+        assert (await up.http.post(TXT2IMG, json=body)).status_code == 200
+        a1111.gone = ("other",)
+        answer = await up.http.post(TXT2IMG, json=body)
+        assert answer.status_code == 502
+        assert "instead of other.safetensors [" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("content", ['{"cfg_scale": NaN}', '{"eta": -Infinity}', '{"prompt": "\\ud800"}'])
+async def test_what_json_cannot_say_is_refused(start: Any, a1111: Any, content: str) -> None:
+    async with start(a1111.address) as up:
+        headers = {"Content-Type": "application/json"}
+        for path in (TXT2IMG, "/sdapi/v1/options", "/sdapi/v1/png-info"):
+            answer = await up.http.post(path, content=content, headers=headers)
+            assert (answer.status_code, answer.json()["error"]) == (422, "RequestInvalid"), path
+        assert a1111.bodies == []
+
+
+async def test_a_route_that_only_one_has_is_found(start: Any, a1111: Any, second_a1111: Any) -> None:
+    second_a1111.more = {"/controlnet/version": {"version": 3}, "/sdapi/v1/png-info": {"info": "second"}}
+    async with start(a1111.address, second_a1111.address) as up:
+        assert (await up.http.get("/controlnet/version")).json() == {"version": 3}
+        assert (await up.http.post("/sdapi/v1/png-info", json={"image": ""})).json()["info"] == "second"
+        assert (await up.http.get("/controlnet/settings")).status_code == 404
+
+
+async def test_another_s_generation_there_is_not_interrupted(start: Any, a1111: Any) -> None:
+    async with start(a1111.address) as up:
+        a1111.task = "task(somebody-at-its-own-page)"
+        a1111.hold.clear()
+        call = asyncio.create_task(up.http.post(TXT2IMG, json={"force_task_id": "mine"}))
+        await a1111.drawing.wait()
+        assert (await up.http.delete("/darkroom/v1/jobs/mine")).json() == {"cancelled": True}
+        assert (await call).status_code == 499
+        assert a1111.num_interrupts == 0
+
+
 async def test_a_client_that_goes_away_takes_its_job_along(start: Any, a1111: Any) -> None:
     async with start(a1111.address) as up:
         a1111.hold.clear()
@@ -210,7 +289,8 @@ async def test_progress_and_cancel_over_grpc(start: Any, a1111: Any) -> None:
             if update.progress.fraction == 0.5:
                 break
         assert (update.progress.step, update.progress.num_steps) == (1, 2)
-        assert (await up.http.get("/sdapi/v1/progress")).json()["progress"] == 0.5
+        progress = (await up.http.get("/sdapi/v1/progress")).json()
+        assert (progress["progress"], progress["state"]["job"]) == (0.5, "mine")
         assert (await stub.CancelGeneration(pb.CancelGenerationRequest(id="mine"))).cancelled
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in call:

@@ -88,6 +88,33 @@ async def test_a_body_without_a_length_is_counted(start: Any) -> None:
         assert (await found.http.get("/healthz")).status_code == 200
 
 
+async def raw_post(url: str, head: bytes, body: bytes) -> bytes:
+    """The answer to a POST by a client that reads only when it has sent everything."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(b"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer gateway-test-token\r\n" + head)
+    writer.write(b"\r\n" + body)
+    await writer.drain()
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_a_client_that_sends_everything_first_gets_its_answer(start: Any) -> None:
+    async with start(NOWHERE) as found:
+        body = b"x" * 3 * 1024**2
+        answer = await raw_post(found.url, b"Content-Length: %d\r\n" % len(body), body)
+        assert answer.startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 2000000\r\nExpect: 100-continue\r\n", b"Content-Length: 9000000000\r\n"]
+)
+async def test_a_body_that_cannot_fit_is_refused_before_it_comes(start: Any, head: bytes) -> None:
+    async with start(NOWHERE) as found:
+        assert (await raw_post(found.url, head, b"")).startswith(b"HTTP/1.1 413")
+
+
 async def test_a_body_that_never_comes_holds_nothing_up(start: Any) -> None:
     async with start(NOWHERE) as found:
         parts = urlsplit(found.url)
@@ -99,10 +126,23 @@ async def test_a_body_that_never_comes_holds_nothing_up(start: Any) -> None:
         assert (await found.http.get("/healthz")).status_code == 200
 
 
-@pytest.mark.parametrize("content", [b"not json", b"[]", b"", b'"x"'])
-async def test_a_body_that_is_no_object_is_refused_in_a1111s_form(start: Any, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(b"not json", 422), (b"[]", 422), (b"", 422), (b'"x"', 422), (b"\xff", 400), (b"[" * 100_000, 400)],
+)
+async def test_a_body_that_is_no_object_is_refused_in_a1111s_form(start: Any, content: bytes, status: int) -> None:
     async with start(NOWHERE) as found:
         header = {"Content-Type": "application/json"}
         answer = await found.http.post("/sdapi/v1/txt2img", content=content, headers=header)
-        assert answer.status_code == 422
+        assert answer.status_code == status
         assert set(answer.json()) == {"error", "detail", "body", "errors"}
+        switched = await found.http.post("/sdapi/v1/png-info", content=content, headers=header)
+        assert switched.status_code in (422, 503)
+
+
+async def test_half_a_surrogate_pair_in_a_refusal_is_written_as_an_escape(start: Any) -> None:
+    async with start(NOWHERE) as found:
+        body = '{"override_settings": {"\\ud800": 1}, "override_settings_restore_afterwards": false}'
+        answer = await found.http.post("/sdapi/v1/txt2img", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422
+        assert "set \\ud800 by POST" in answer.json()["detail"]

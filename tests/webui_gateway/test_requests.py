@@ -48,7 +48,9 @@ def test_seeds_are_fixed_so_that_a_repeat_draws_the_same() -> None:
         {"override_settings": {"eta_ddim": 1}, "override_settings_restore_afterwards": False},
         {"alwayson_scripts": []},
         {"precision": "int8"},
-        {"force_task_id": "x" * 257},
+        {"force_task_id": "x" * 65},
+        {"force_task_id": "a b"},
+        {"force_task_id": "犬"},
     ],
 )
 def test_what_cannot_be_understood_is_refused(body: dict[str, Any]) -> None:
@@ -61,7 +63,7 @@ def test_own_fields_do_not_reach_the_back_end() -> None:
     wish = requests.understood({**body, "override_settings_restore_afterwards": False})
     assert (wish.precision, wish.checkpoint, wish.job_id, wish.keep_checkpoint) == ("fp32", "m", "t", True)
     assert wish.body["x"] == 1
-    assert {"precision", "override_settings_restore_afterwards"}.isdisjoint(wish.body)
+    assert {"precision", "force_task_id", "override_settings_restore_afterwards"}.isdisjoint(wish.body)
 
 
 def test_a_size_left_out_is_the_model_s_own(models: ModelRegistry) -> None:

@@ -16,7 +16,7 @@ from webui_engine import VERSION, catalogue_routes, controlnet_routes, generatio
 from webui_engine.auth import TokenGuard
 from webui_engine.engine import Engine
 from webui_engine.errors import EngineError
-from webui_engine.middleware import BodyLimit, Observe, ReadyGuard, error_response
+from webui_engine.middleware import BodyLimit, Observe, ReadyGuard, error_response, printable
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ async def _on_engine_error(request: Request, error: Exception) -> JSONResponse:
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     """Every field that is wrong, in `detail`; the values themselves (maybe megabytes of picture) stay out."""
     assert isinstance(error, RequestValidationError)
-    problems = [f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors()]
+    problems = [f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg']}" for e in error.errors()]
     return _error_json(422, "RequestInvalid", "; ".join(problems), json.dumps(problems))
 
 
@@ -80,5 +80,5 @@ async def _on_unknown_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _error_json(status: int, error: str, detail: str, errors: str) -> JSONResponse:
-    content: dict[str, Any] = {"error": error, "detail": detail, "body": "", "errors": errors}
+    content: dict[str, Any] = {"error": error, "detail": printable(detail), "body": "", "errors": printable(errors)}
     return JSONResponse(content, status_code=status)

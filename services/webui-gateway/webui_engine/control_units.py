@@ -16,6 +16,7 @@ from webui_engine.errors import RequestInvalid, UnknownName, Unsupported
 MODULES: Final = ("none", "canny")
 ALIASES: Final = {"None": "none", "": "none"}
 DETECT_RESOLUTION: Final = 512
+MIN_RESOLUTION: Final = 64
 LOW_THRESHOLD: Final = 100.0
 HIGH_THRESHOLD: Final = 200.0
 MAX_UNITS: Final = 3
@@ -143,11 +144,15 @@ def _resolve(
     if unit.mask is not None or unit.advanced_weighting is not None:
         raise Unsupported(f"{place}", "a mask or advanced_weighting", "leave them out")
     low, high = thresholds(f"{place}.threshold_a", unit.threshold_a, unit.threshold_b)
-    resolution = None if unit.pixel_perfect or unit.processor_res <= 0 else max(unit.processor_res, 64)
+    image = _picture(f"{place}.image", unit.image, init_image, max_pixels)
+    resolution = None
+    if module == "canny" and unit.processor_res > 0 and not unit.pixel_perfect:
+        resolution = max(unit.processor_res, MIN_RESOLUTION)
+        images.check_short_side(f"{place}.image", image, resolution, max_pixels)
     return Unit(
         net=net,
         module=module,
-        image=_picture(f"{place}.image", unit.image, init_image, max_pixels),
+        image=image,
         weight=unit.weight,
         start=unit.guidance_start,
         end=unit.guidance_end,

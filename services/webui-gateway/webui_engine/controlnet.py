@@ -19,13 +19,13 @@ def control_map(unit: Unit, width: int, height: int) -> Image.Image:
         return images.fit(unit.image, width, height, unit.crop)
     if unit.resolution is None:
         return canny(images.fit(unit.image, width, height, unit.crop), unit.low, unit.high)
-    found = canny(_with_short_side(unit.image, unit.resolution), unit.low, unit.high)
+    found = canny(images.with_short_side(unit.image, unit.resolution), unit.low, unit.high)
     return images.fit(found, width, height, unit.crop)
 
 
 def detect(image: Image.Image, module: str, resolution: int, low: float, high: float) -> Image.Image:
     """The preprocessor alone, at `resolution` px on the short side; "none" returns the picture."""
-    return image if module == "none" else canny(_with_short_side(image, resolution), low, high)
+    return image if module == "none" else canny(images.with_short_side(image, resolution), low, high)
 
 
 def canny(image: Image.Image, low: float, high: float) -> Image.Image:
@@ -37,9 +37,3 @@ def as_tensor(picture: Image.Image, device: torch.device, dtype: torch.dtype) ->
     """RGB -> (1, 3, H, W) in [0, 1], as ControlNetModel takes it."""
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
     return pixels.to(device=device, dtype=dtype) / 255
-
-
-def _with_short_side(image: Image.Image, side: int) -> Image.Image:
-    factor = side / min(image.size)
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.resize(size, Image.Resampling.LANCZOS)

@@ -75,12 +75,16 @@ def detect(body: DetectRequest, request: Request) -> dict[str, Any]:
         "controlnet_threshold_a", body.controlnet_threshold_a, body.controlnet_threshold_b
     )
     resolution = body.controlnet_processor_res if body.controlnet_processor_res > 0 else control_units.DETECT_RESOLUTION
+    resolution = max(resolution, control_units.MIN_RESOLUTION)
     limit = engine_of(request).config.max_image_pixels
     pictures = [
         images.to_rgb(images.open_image(f"controlnet_input_images[{number}]", text, limit))
         for number, text in enumerate(body.controlnet_input_images)
     ]
-    found = [controlnet.detect(picture, module, max(resolution, 64), low, high) for picture in pictures]
+    if module == "canny":
+        for number, picture in enumerate(pictures):
+            images.check_short_side(f"controlnet_input_images[{number}]", picture, resolution, limit)
+    found = [controlnet.detect(picture, module, resolution, low, high) for picture in pictures]
     return {"images": [images.encode_png(picture) for picture in found], "info": "Success"}
 
 

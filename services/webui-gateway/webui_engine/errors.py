@@ -9,6 +9,7 @@ EngineError
   InitImageMissing     404  img2img without a picture (A1111's status)
   BodyTooLarge         413
   ModelBroken          500  the weights cannot be loaded; the model before stays
+  NotFinite            500  the model drew numbers that are no picture
   NotReady             503  starting or stopping; try again
   QueueFull            503  try again
   StoreDown            503  the bucket does not answer; try again
@@ -97,6 +98,13 @@ class ModelBroken(EngineError):
 
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(f"model {model!r} cannot be loaded: {reason}")
+
+
+class NotFinite(EngineError):
+    """The model drew NaN or infinite numbers, as some do in half precision."""
+
+    def __init__(self, model: str, precision: str) -> None:
+        super().__init__(f"model {model!r} drew numbers that are not finite in {precision}; try another precision")
 
 
 class NotReady(EngineError):

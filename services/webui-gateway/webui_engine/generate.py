@@ -14,6 +14,7 @@ from PIL import Image
 
 from webui_engine import conditioning, controlnet, images, noise, planning
 from webui_engine.control_units import Unit
+from webui_engine.errors import NotFinite
 from webui_engine.pipelines import Loaded, Models
 from webui_engine.planning import Plan
 from webui_engine.progress import Progress
@@ -51,7 +52,7 @@ class Guidance:
 
 @torch.inference_mode()
 def draw(plan: Plan, loaded: Loaded, models: Models, clip_skip: int, progress: Progress) -> Drawn:
-    """Draw all batches, or those until an interrupt. Raises ResolutionRefused, RequestInvalid, ModelBroken."""
+    """Draw all batches, or those until an interrupt. Raises ResolutionRefused, RequestInvalid, ModelBroken, NotFinite."""
     width, height = planning.size_for(plan, loaded.model.title, loaded.native_px)
     maps = [controlnet.control_map(unit, width, height) for unit in plan.units]
     controls = [
@@ -197,12 +198,12 @@ def _encode_image(plan: Plan, loaded: Loaded, width: int, height: int) -> torch.
 
 
 def _decode(loaded: Loaded, latents: torch.Tensor) -> list[Image.Image]:
-    """Latents (B, C, h, w) -> RGB pictures, one after the other to save memory. Raises RuntimeError for NaN."""
+    """Latents (B, C, h, w) -> RGB pictures, one after the other to save memory. Raises NotFinite."""
     pictures = []
     for one in latents.float()[:, None]:
         decoded = loaded.vae.decode(one / loaded.vae.config.scaling_factor, return_dict=False)[0][0]
         if not torch.isfinite(decoded).all():
-            raise RuntimeError(f"model {loaded.model.title!r} drew numbers that are not finite; try precision fp32")
+            raise NotFinite(loaded.model.title, loaded.placement.precision)
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         pictures.append(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()))
     return pictures

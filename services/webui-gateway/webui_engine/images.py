@@ -6,6 +6,7 @@ Called by `planning.py` (what comes in), `controlnet_routes.py` and `generate.py
 import base64
 import binascii
 import io
+import struct
 import warnings
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _USER_COMMENT: Final = 0x9286
 _EXIF_FOLDER: Final = 0x8769
 _WHITE: Final = (255, 255, 255)
+# What Pillow raises for a damaged file depends on where its parsers stumble.
+_DAMAGED: Final = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error,
+)  # fmt: skip
 
 
 def open_image(field: str, text: object, max_pixels: int) -> Image.Image:
@@ -33,7 +38,7 @@ def open_image(field: str, text: object, max_pixels: int) -> Image.Image:
             image.load()
     except Image.DecompressionBombError as error:
         raise ImageInvalid(field, f"{error}; expected at most {max_pixels} pixels") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except _DAMAGED as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else f"damaged: {error}"
         raise ImageInvalid(
             field, f"found {len(data)} bytes that are {reason}; expected {', '.join(FORMATS)}"
@@ -85,6 +90,24 @@ def fit(image: Image.Image, width: int, height: int, crop: bool) -> Image.Image:
     if crop:
         return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def with_short_side(image: Image.Image, side: int) -> Image.Image:
+    """Resize to `side` px on the short side, keeping the shape; see `check_short_side` for pictures from outside."""
+    return image.resize(_size_with_short_side(image, side), Image.Resampling.LANCZOS)
+
+
+def check_short_side(field: str, image: Image.Image, side: int, max_pixels: int) -> None:
+    """Refuse what `with_short_side` would blow up: a strip one pixel wide becomes millions of pixels long."""
+    width, height = _size_with_short_side(image, side)
+    if width * height > max_pixels:
+        found = f"{image.width}x{image.height}, which is {width}x{height} with {side} px on the short side"
+        raise ImageInvalid(field, f"found {found}, expected at most {max_pixels} pixels")
+
+
+def _size_with_short_side(image: Image.Image, side: int) -> tuple[int, int]:
+    factor = side / min(image.size)
+    return max(1, round(image.width * factor)), max(1, round(image.height * factor))
 
 
 def _decode_base64(field: str, text: object) -> bytes:

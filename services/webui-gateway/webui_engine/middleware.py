@@ -15,14 +15,23 @@ from webui_engine.engine import Engine
 from webui_engine.errors import BodyTooLarge, EngineError, NotReady
 
 _log = logging.getLogger("webui_engine.access")
+# Of a body over the limit so many times the limit is read and thrown away: most clients look for an answer only once they
+# have sent everything, and a connection that is closed before gives them an error of the network.
+_DISCARDED_LIMITS: Final = 4
 _QUIET: Final = OPEN_PATHS | {"/sdapi/v1/progress", "/internal/progress", "/internal/ping"}
 
 
 def error_response(error: EngineError) -> JSONResponse:
     """A1111's error JSON; Retry-After where repeating may help."""
-    content = {"error": type(error).__name__, "detail": str(error), "body": "", "errors": str(error)}
+    detail = printable(str(error))
+    content = {"error": type(error).__name__, "detail": detail, "body": "", "errors": detail}
     headers = {"Retry-After": str(error.retry_seconds)} if error.retry_seconds else None
     return JSONResponse(content, status_code=error.status, headers=headers)
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot say written as an escape: JSON may bring half a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Observe:
@@ -69,12 +78,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        body = None
-        if announced.isdigit() and int(announced) <= self._max_bytes:
-            body = await self._read(receive)
+        body = await self._read(receive) if self._is_worth_reading(dict(scope["headers"])) else None
         if body is None:
-            await error_response(BodyTooLarge(self._max_bytes))(scope, receive, send)
+            answer = error_response(BodyTooLarge(self._max_bytes))
+            # The rest of the body may be on its way; a connection that is kept would read it as the next request.
+            answer.headers["Connection"] = "close"
+            await answer(scope, receive, send)
             return
         given = False
 
@@ -87,19 +96,27 @@ class BodyLimit:
 
         await self.app(scope, replay, send)
 
+    def _is_worth_reading(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the body fits as announced, or its sender has to be heard out before it reads the answer."""
+        announced = headers.get(b"content-length", b"0")
+        size_bytes = int(announced) if announced.isdigit() else 0
+        if size_bytes <= self._max_bytes:
+            return True
+        return b"expect" not in headers and size_bytes <= _DISCARDED_LIMITS * self._max_bytes
+
     async def _read(self, receive: Receive) -> bytes | None:
         """The body; None if it is too large. A client that goes away leaves what it sent."""
         parts: list[bytes] = []
         size_bytes = 0
-        while True:
+        while size_bytes <= _DISCARDED_LIMITS * self._max_bytes:
             message = await receive()
             part = message.get("body", b"")
             size_bytes += len(part)
-            if size_bytes > self._max_bytes:
-                return None
-            parts.append(part)
+            if size_bytes <= self._max_bytes:
+                parts.append(part)
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return b"".join(parts) if size_bytes <= self._max_bytes else None
+        return None
 
 
 class ReadyGuard:

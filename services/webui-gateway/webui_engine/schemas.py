@@ -4,10 +4,11 @@ Fields that A1111 has and this engine has not are in `UNSUPPORTED` with the valu
 is refused, so that no wish is dropped silently.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from webui_engine.errors import Unsupported
 
@@ -50,6 +51,13 @@ class Request(BaseModel):
     """A JSON body; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, body: Any) -> Any:
+        """Refuse half a surrogate pair, which JSON can bring: no picture, log or answer could carry it."""
+        json.dumps(body, ensure_ascii=False).encode()
+        return body
 
 
 class GenerationRequest(Request):

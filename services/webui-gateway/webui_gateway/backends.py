@@ -1,11 +1,12 @@
 """One back end: an engine or a real A1111 server, spoken to over its REST API. Adapter over httpx."""
 
 import asyncio
+import json
 from typing import Any, Final
 
 import httpx
 
-from webui_gateway.errors import BackendAway, BackendFailed, BackendRefused
+from webui_gateway.errors import BackendAway, BackendFailed, BackendRefused, RequestInvalid
 from webui_gateway.job import Progress
 from webui_gateway.models import Listing
 from webui_gateway.samplers import Abilities
@@ -24,7 +25,8 @@ _SECRET_FLAGS: Final = ("api_auth", "gradio_auth", "gradio_auth_path", "ngrok", 
 class Backend:
     """A back end at a URL. alive, trouble: how it last answered; `gateway` keeps them.
 
-    Methods raise BackendAway, BackendRefused (4xx) and BackendFailed (anything else that is wrong).
+    Methods raise BackendAway, BackendRefused (4xx) and BackendFailed (anything else that is wrong); those that send a body
+    also RequestInvalid, when JSON cannot say it.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -91,22 +93,32 @@ class Backend:
         return [str(title) for title in answer.get("model_list", ()) if title != "None"]
 
     async def generate(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """txt2img or img2img; returns its JSON, which has `images` and `info`."""
+        """txt2img or img2img; returns its JSON, which has `images` and `info`.
+
+        A1111 draws with the model it has when it does not find the wanted one any more: that counts as BackendFailed.
+        """
         answer = await self._send("POST", path, body, _GENERATION_SECONDS)
         if not isinstance(answer, dict) or not isinstance(answer.get("images"), list) or "info" not in answer:
             raise BackendFailed(self.url, 200, "its answer has no pictures and no info")
+        wanted = str(body.get("override_settings", {}).get("sd_model_checkpoint", ""))
+        drawn = _model_hash(answer["info"])
+        if drawn and " [" in wanted and not wanted.endswith(f" [{drawn}]"):
+            raise BackendFailed(self.url, 200, f"it drew with the model of hash {drawn} instead of {wanted}")
         return answer
 
     async def progress(self) -> Progress:
         """How far the present job is."""
         answer = await self.get("/sdapi/v1/progress")
         state = answer.get("state") or {}
+        job = str(state.get("job") or "")
         return Progress(
             fraction=min(1.0, max(0.0, float(answer.get("progress") or 0))),
             step=int(state.get("sampling_step") or 0),
             num_steps=int(state.get("sampling_steps") or 0),
             eta_seconds=float(answer.get("eta_relative") or 0),
             preview=str(answer.get("current_image") or ""),
+            # A1111 writes other words here while it draws for its API.
+            task=job if job.startswith("task(") else "",
             raw=answer,
         )
 
@@ -145,7 +157,11 @@ class Backend:
     ) -> Any:
         timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
         try:
-            answer = await self._client.request(method, path, json=body, params=params, timeout=timeout)
+            request = self._client.build_request(method, path, json=body, params=params, timeout=timeout)
+        except ValueError as error:  # NaN, infinity, half a surrogate pair
+            raise RequestInvalid(f"the body cannot be sent on as JSON: {error}") from error
+        try:
+            answer = await self._client.send(request)
         except httpx.TransportError as error:
             raise BackendAway(self.url, repr(error), isinstance(error, httpx.ReadTimeout)) from error
         try:
@@ -162,6 +178,15 @@ class Backend:
         if not answer.is_success or isinstance(payload, str):
             raise BackendFailed(self.url, answer.status_code, payload)
         return payload
+
+
+def _model_hash(info: Any) -> str:
+    """The hash of the model that drew, "" if the reply does not say."""
+    try:
+        found = info if isinstance(info, dict) else json.loads(info)
+    except (TypeError, ValueError):  # servers that speak a part of the API leave it empty
+        return ""
+    return str(found.get("sd_model_hash") or "") if isinstance(found, dict) else ""
 
 
 def _precisions(flags: dict[str, Any], memory: dict[str, Any]) -> frozenset[str]:

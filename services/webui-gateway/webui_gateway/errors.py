@@ -1,18 +1,20 @@
 """What the gateway refuses, in words that name both sides. `server` and `http_errors` give each a status.
 
 GatewayError
-├── UnknownModel, UnknownSampler, UnknownScheduler, UnknownScript, UnknownControlNet, UnknownJob
-│                                                        there is no such thing; the nearest are named
+├── UnknownName                                          there is no such thing; the nearest are named
+│   └── UnknownModel, UnknownSampler, UnknownScheduler, UnknownScript, UnknownControlNet
+├── UnknownJob
 ├── RequestInvalid                                       a field cannot be understood
 ├── Incompatible                                         two things do not fit each other
 │   ├── ResolutionUnsupported, PrecisionUnsupported, ControlNetMismatch
+│   ├── NoBackendFits                                    each back end that has the model lacks something else
 │   └── ModelUnavailable, ControlNetUnavailable          known, but no back end has the weights
 ├── QueueFull, NoBackend, BackendAway, Stopping          passes: the same request may work later
 ├── BackendRefused, BackendFailed                        a back end's own answer: 4xx, and everything else
 └── Cancelled
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Final
 
@@ -24,43 +26,46 @@ class GatewayError(Exception):
     """Root of the gateway's errors."""
 
 
-class _Unknown(GatewayError):
+class UnknownName(GatewayError):
+    """There is nothing of this kind and name. Fields: name, known; where: which back ends were asked, "" for all."""
+
     kind = ""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str], where: str = "") -> None:
         names = sorted(set(known))
         by_case = {candidate.lower(): candidate for candidate in names}
         near = [by_case[match] for match in get_close_matches(name.lower(), by_case, n=3, cutoff=0.4)] or names[:5]
         hint = f"did you mean {', '.join(near)}?" if near else "there is none at all"
-        super().__init__(f"unknown {self.kind} {name!r}; {hint}")
+        super().__init__(f"unknown {self.kind} {name!r}{where and f' on {where}'}; {hint}")
         self.name = name
+        self.known = frozenset(names)
 
 
-class UnknownModel(_Unknown):
+class UnknownModel(UnknownName):
     """No model has this name, title or hash."""
 
     kind = "model"
 
 
-class UnknownSampler(_Unknown):
-    """No back end has this sampler."""
+class UnknownSampler(UnknownName):
+    """No back end that has the model has this sampler."""
 
     kind = "sampler"
 
 
-class UnknownScheduler(_Unknown):
-    """No back end that has the sampler has this schedule."""
+class UnknownScheduler(UnknownName):
+    """No back end that has the model and the sampler has this schedule."""
 
     kind = "scheduler"
 
 
-class UnknownScript(_Unknown):
-    """No back end has this script."""
+class UnknownScript(UnknownName):
+    """No back end that has the model has this script."""
 
     kind = "script"
 
 
-class UnknownControlNet(_Unknown):
+class UnknownControlNet(UnknownName):
     """No control net has this name or kind."""
 
     kind = "control net"
@@ -130,6 +135,15 @@ class ControlNetUnavailable(Incompatible):
         )
         self.model = model
         self.control_net = control_net
+
+
+class NoBackendFits(Incompatible):
+    """Every back end that has the model lacks something that the request needs. Field: model."""
+
+    def __init__(self, model: str, reasons: Mapping[str, Exception]) -> None:
+        lacks = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
+        super().__init__(f"no back end that has model {model} can do all of the request; {lacks}")
+        self.model = model
 
 
 class QueueFull(GatewayError):

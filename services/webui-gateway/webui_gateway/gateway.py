@@ -6,13 +6,23 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from webui_gateway import requests
 from webui_gateway.backends import Backend
 from webui_gateway.control_nets import ControlNetRegistry
-from webui_gateway.errors import BackendAway, GatewayError, ModelUnavailable, NoBackend, RequestInvalid, UnknownModel
+from webui_gateway.errors import (
+    BackendAway,
+    BackendRefused,
+    GatewayError,
+    ModelUnavailable,
+    NoBackend,
+    NoBackendFits,
+    RequestInvalid,
+    UnknownModel,
+    UnknownName,
+)
 from webui_gateway.job import Job, Outcome
 from webui_gateway.jobs import JobQueue
 from webui_gateway.models import Listing, Model, ModelRegistry, check_precision
@@ -91,14 +101,25 @@ class Gateway:
         return sum(backend.alive for backend in self.backends)
 
     async def ask(self, path: str, params: dict[str, str] | None = None) -> Any:
-        """JSON of a GET from the first back end that answers. Raises NoBackend."""
+        """JSON of a GET from the first back end that answers and has this route. Raises NoBackend, BackendRefused."""
+        return await self._from_first(lambda backend: backend.get(path, params))
+
+    async def have_done(self, path: str, body: Any) -> Any:
+        """JSON of a POST, done by the first back end that answers and has this route. Raises NoBackend, BackendRefused."""
+        return await self._from_first(lambda backend: backend.post(path, body))
+
+    async def ask_all(self, path: str) -> list[Any]:
+        """JSON of a GET from each back end that answers and has this route. Raises NoBackend if none answers."""
         await self.refresh()
-        for backend in self.alive():
-            try:
-                return await backend.get(path, params)
-            except BackendAway as error:
-                logger.warning("%s", error)
-        raise NoBackend(backend.url for backend in self.backends)
+        found = await asyncio.gather(*(backend.get(path) for backend in self.alive()), return_exceptions=True)
+        heard = [answer for answer in found if not isinstance(answer, BackendAway)]
+        if not heard:
+            raise NoBackend(backend.url for backend in self.backends)
+        answers = [answer for answer in heard if not _has_no_such_route(answer)]
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
 
     async def tell_all(self, path: str, body: Any) -> Any:
         """POST to every back end that is alive; the answer of the first. Raises what one of them says."""
@@ -130,13 +151,27 @@ class Gateway:
             self.models.select(model.name)
         return self.jobs.submit(path, bodies, model.title, job_id or wish.job_id)
 
+    async def _from_first(self, ask: Callable[[Backend], Awaitable[Any]]) -> Any:
+        await self.refresh()
+        failure: GatewayError = NoBackend(backend.url for backend in self.backends)
+        for backend in self.alive():
+            try:
+                return await ask(backend)
+            except BackendAway as error:
+                logger.warning("%s", error)
+            except BackendRefused as error:
+                if not _has_no_such_route(error):
+                    raise
+                failure = error
+        raise failure
+
     def _bodies(self, path: str, wish: requests.Wish, model: Model) -> dict[str, dict[str, Any]]:
-        """The request for each back end that can draw it. If none can, the first one's reason is raised."""
+        """The request for each back end that can draw it. If none can, it is refused with what they lack."""
         body = requests.sized(wish.body, model)
         having = [backend for backend in self.alive() if backend.url in model.titles]
         check_precision(model, wish.precision, {name for each in having for name in each.abilities.precisions})
         bodies: dict[str, dict[str, Any]] = {}
-        reasons: list[GatewayError] = []
+        reasons: dict[str, GatewayError] = {}
         for backend in having:
             if wish.precision and wish.precision not in backend.abilities.precisions:
                 continue
@@ -146,9 +181,9 @@ class Gateway:
                 backend.abilities.check_scripts(named, path.rpartition("/")[2])
                 bodies[backend.url] = backend.abilities.resolved(named)
             except GatewayError as error:
-                reasons.append(error)
+                reasons[backend.url] = error
         if not bodies:
-            raise reasons[0] if reasons else NoBackend(sorted(model.titles))
+            raise _refusal(model, reasons) if reasons else NoBackend(sorted(model.titles))
         return bodies
 
     async def select(self, settings: Mapping[str, Any]) -> None:
@@ -204,3 +239,20 @@ class Gateway:
             except Exception:  # the next round may succeed, and without rounds nobody would notice a dead back end
                 logger.exception("the registries could not be refreshed")
             await asyncio.sleep(_IDLE_REFRESH_SECONDS)
+
+
+def _refusal(model: Model, reasons: Mapping[str, GatewayError]) -> GatewayError:
+    """One error for what each back end that has the model lacks; of a name that none knows, the nearest that any knows."""
+    first, *others = reasons.values()
+    unknown = [each for each in reasons.values() if isinstance(each, UnknownName)]
+    if len(unknown) == len(reasons) and len({(type(each), each.name) for each in unknown}) == 1:
+        known = {name for each in unknown for name in each.known}
+        return type(unknown[0])(unknown[0].name, known, f"the back ends that have model {model.name}")
+    if all(str(each) == str(first) for each in others):
+        return first
+    return NoBackendFits(model.name, reasons)
+
+
+def _has_no_such_route(answer: object) -> bool:
+    """A1111 without an extension, or an old one."""
+    return isinstance(answer, BackendRefused) and answer.status == 404

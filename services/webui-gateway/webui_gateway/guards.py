@@ -13,6 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui_gateway.http_errors import body_of
 
+# Of a body over the limit so many times the limit is read and thrown away: most clients look for an answer only once they
+# have sent everything, and a connection that is closed before gives them an error of the network.
+_DISCARDED_LIMITS: Final = 4
+
 OPEN_PATHS: Final = ("/healthz", "/readyz")
 """Paths that an orchestrator asks without credentials; they tell nothing but the state."""
 
@@ -50,14 +54,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        fits = announced.isdigit() and int(announced) <= self._max_bytes
-        body = await self._read(receive) if fits else None
+        body = await self._read(receive) if self._is_worth_reading(dict(scope["headers"])) else None
         if body is None:
             detail = (
                 f"the body has more than {self._max_bytes} bytes (DARKROOM_MAX_MESSAGE_BYTES); send smaller pictures"
             )
-            # The rest of the body is still on its way; a connection that is kept would read it as the next request.
+            # The rest of the body may be on its way; a connection that is kept would read it as the next request.
             answer = JSONResponse(body_of("BodyTooLarge", detail), 413, {"Connection": "close"})
             await answer(scope, receive, send)
             return
@@ -72,18 +74,27 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
+    def _is_worth_reading(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the body fits as announced, or its sender has to be heard out before it reads the answer."""
+        announced = headers.get(b"content-length", b"0")
+        num_bytes = int(announced) if announced.isdigit() else 0
+        if num_bytes <= self._max_bytes:
+            return True
+        return b"expect" not in headers and num_bytes <= _DISCARDED_LIMITS * self._max_bytes
+
     async def _read(self, receive: Receive) -> bytes | None:
         """The body, None if it is too large. Of a client that goes away, what it sent."""
         parts: list[bytes] = []
         num_bytes = 0
-        while True:
+        while num_bytes <= _DISCARDED_LIMITS * self._max_bytes:
             message = await receive()
-            parts.append(message.get("body", b""))
-            num_bytes += len(parts[-1])
-            if num_bytes > self._max_bytes:
-                return None
+            part = message.get("body", b"")
+            num_bytes += len(part)
+            if num_bytes <= self._max_bytes:
+                parts.append(part)
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return b"".join(parts) if num_bytes <= self._max_bytes else None
+        return None
 
 
 def presented_token(header: str) -> str:

@@ -18,6 +18,8 @@ def create_app(gateway: Gateway, token: str | None, max_body_bytes: int) -> Fast
         title="Darkroom webui-gateway",
         description="The A1111 API in front of one or several engines or A1111 servers.",
         version="1",
+        # FastAPI's own pages load scripts from the network; `status_page` draws one that needs none.
+        docs_url=None,
         redoc_url=None,
     )
     http_errors.install(app)
@@ -59,5 +61,9 @@ def _add_page(app: FastAPI, gateway: Gateway) -> None:
     async def page() -> HTMLResponse:
         """What runs here, for a browser."""
         await gateway.refresh()
-        operations = [(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods]
-        return HTMLResponse(status_page.render(gateway, operations), headers={"Cache-Control": "no-store"})
+        return HTMLResponse(status_page.render(gateway), headers={"Cache-Control": "no-store"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """Every route, for a browser."""
+        return HTMLResponse(status_page.render_routes(app.openapi()["paths"]))

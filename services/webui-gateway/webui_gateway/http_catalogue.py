@@ -1,6 +1,7 @@
 """HTTP routes that list and set: models and options are the gateway's own, the rest is a back end's. Installed by `http_api`.
 
-What describes the back ends is asked of the first that answers; switches go to all.
+Samplers, schedules and scripts are those of all back ends, because a request goes to one that can do it. What else
+describes back ends is asked of the first that answers; switches go to all.
 """
 
 import json
@@ -13,10 +14,12 @@ from webui_gateway.errors import RequestInvalid
 from webui_gateway.gateway import Gateway
 from webui_gateway.models import SHORT_HASH_DIGITS, Model
 
-# These describe what a back end can do or has.
+# Lists of what requests may name, and the fields that tell their lines apart.
+FROM_ALL: Final = {"samplers": ("name",), "schedulers": ("name",), "script-info": ("name", "is_img2img")}
+# These describe what a back end has.
 FROM_ONE: Final = (
     "embeddings", "extensions", "face-restorers", "hypernetworks", "latent-upscale-modes", "loras", "memory",
-    "prompt-styles", "realesrgan-models", "samplers", "schedulers", "script-info", "scripts", "sd-vae", "upscalers",
+    "prompt-styles", "realesrgan-models", "sd-vae", "upscalers",
 )  # fmt: skip
 CONTROLNET_FROM_ONE: Final = ("control_types", "module_list", "settings", "version")
 POST_TO_ONE: Final = ("/sdapi/v1/png-info", "/controlnet/detect")
@@ -32,6 +35,7 @@ def router(gateway: Gateway) -> APIRouter:
     routes = APIRouter()
     _add_options(routes, gateway)
     _add_models(routes, gateway)
+    _add_abilities(routes, gateway)
     _add_forwarding(routes, gateway)
     return routes
 
@@ -84,15 +88,37 @@ def _listed(model: Model) -> dict[str, Any]:
     }
 
 
+def _add_abilities(routes: APIRouter, gateway: Gateway) -> None:
+    @routes.get("/sdapi/v1/scripts")
+    async def scripts() -> dict[str, list[str]]:
+        """Scripts of any back end, by tab."""
+        answers = await gateway.ask_all("/sdapi/v1/scripts")
+        tabs = {tab for answer in answers for tab in answer}
+        return {tab: sorted({name for answer in answers for name in answer.get(tab, ())}) for tab in sorted(tabs)}
+
+    def add(name: str, key: tuple[str, ...]) -> None:
+        async def lines_of_all() -> list[dict[str, Any]]:
+            """What any back end lists; of the same line of several, the first one's."""
+            lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+            for answer in await gateway.ask_all(f"/sdapi/v1/{name}"):
+                for line in answer:
+                    lines.setdefault(tuple(line.get(field) for field in key), line)
+            return list(lines.values())
+
+        routes.add_api_route(f"/sdapi/v1/{name}", lines_of_all, methods=["GET"], name=name)
+
+    for name, key in FROM_ALL.items():
+        add(name, key)
+
+
 def _add_forwarding(routes: APIRouter, gateway: Gateway) -> None:
     async def get_one(request: Request) -> JSONResponse:
-        """Asked of the first back end that answers."""
+        """Asked of the first back end that answers and has this route."""
         return JSONResponse(await gateway.ask(request.url.path, dict(request.query_params)))
 
     async def post_one(request: Request) -> JSONResponse:
-        """Done by the first back end."""
-        await gateway.refresh()
-        return JSONResponse(await gateway.alive()[0].post(request.url.path, await _json(request)))
+        """Done by the first back end that answers and has this route."""
+        return JSONResponse(await gateway.have_done(request.url.path, await _json(request)))
 
     async def post_all(request: Request) -> JSONResponse:
         """Done by every back end."""
@@ -113,5 +139,5 @@ def _add_forwarding(routes: APIRouter, gateway: Gateway) -> None:
 async def _json(request: Request) -> Any:
     try:
         return json.loads(await request.body() or b"null")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestInvalid(f"the body is not JSON: {error}") from error

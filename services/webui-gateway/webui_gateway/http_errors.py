@@ -27,9 +27,10 @@ STATUS: Final[dict[type[Exception], tuple[int, int | None]]] = {
 }
 
 
-def body_of(error: str, detail: str, problems: str = "") -> dict[str, Any]:
-    """A1111's error object."""
-    return {"error": error, "detail": detail, "body": "", "errors": problems}
+def body_of(error: str, detail: str) -> dict[str, Any]:
+    """A1111's error object. JSON may bring half a surrogate pair, which no answer can carry: it is written as an escape."""
+    detail = detail.encode("utf-8", "backslashreplace").decode()
+    return {"error": error, "detail": detail, "body": "", "errors": ""}
 
 
 def install(app: FastAPI) -> None:

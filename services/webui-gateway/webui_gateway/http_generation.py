@@ -4,6 +4,7 @@ A route waits for its job in the queue; a client that goes away takes its job wi
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Request
@@ -15,7 +16,7 @@ from webui_gateway.job import Job, Outcome, State
 JOB_HEADER: Final = "X-Darkroom-Job"
 JsonBody = Annotated[dict[str, Any], Body()]
 
-_IDLE: Final = {
+_IDLE: Final[Mapping[str, Any]] = {
     "progress": 0.0,
     "eta_relative": 0.0,
     "state": {
@@ -79,8 +80,10 @@ def _add_progress(routes: APIRouter, gateway: Gateway) -> None:
     @routes.get("/sdapi/v1/progress")
     async def progress(skip_current_image: bool = False) -> dict[str, Any]:
         """Of the generation that has been running longest, in A1111's form; idle if none runs."""
-        running = gateway.jobs.running()
-        answer = {**_IDLE, **(running[0].progress.raw if running else {})}
+        answer = dict(_IDLE)
+        if running := gateway.jobs.running():
+            answer |= running[0].progress.raw
+            answer["state"] = {**answer["state"], "job": running[0].id}
         return answer | ({"current_image": None} if skip_current_image else {})
 
     @routes.post("/internal/progress")
@@ -141,15 +144,15 @@ def _add_jobs(routes: APIRouter, gateway: Gateway) -> None:
         """Generations that are remembered, oldest first."""
         return [described(job) for job in gateway.jobs.all()]
 
-    @routes.get("/darkroom/v1/jobs/{job_id}")
+    @routes.get("/darkroom/v1/jobs/{job_id:path}")
     async def job(job_id: str) -> dict[str, Any]:
         """One generation."""
         return described(gateway.jobs.get(job_id))
 
-    @routes.delete("/darkroom/v1/jobs/{job_id}")
+    @routes.delete("/darkroom/v1/jobs/{job_id:path}")
     async def cancel(job_id: str) -> dict[str, bool]:
         """Stop one generation, queued or running; false if it had ended."""
-        return {"cancelled": await gateway.jobs.cancel(job_id)}
+        return {"cancelled": gateway.jobs.cancel(job_id)}
 
 
 async def _unless_client_leaves(gateway: Gateway, job: Job, outcome: Outcome, request: Request) -> dict[str, Any]:
@@ -163,9 +166,9 @@ async def _unless_client_leaves(gateway: Gateway, job: Job, outcome: Outcome, re
     try:
         await asyncio.wait((leaving, outcome), return_when=asyncio.FIRST_COMPLETED)
         if not outcome.done():
-            await gateway.jobs.cancel(job.id)
+            gateway.jobs.cancel(job.id)
         return await outcome
     finally:
         leaving.cancel()
         if job.state in (State.PENDING, State.RUNNING):
-            await gateway.jobs.cancel(job.id)
+            gateway.jobs.cancel(job.id)

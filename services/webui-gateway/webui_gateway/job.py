@@ -24,13 +24,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running job is. fraction: 0 to 1. preview: base64 PNG or empty. raw: the back end's own answer."""
+    """How far a running job is. fraction: 0 to 1. preview: base64 PNG or empty. raw: the back end's own answer.
+
+    task: id of what the back end draws now, "" if it does not say. It may be another's who shares that back end.
+    """
 
     fraction: float = 0.0
     step: int = 0
     num_steps: int = 0
     eta_seconds: float = 0.0
     preview: str = ""
+    task: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -76,7 +80,7 @@ class Draws(Protocol):
         ...
 
     async def generate(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Draw; returns the reply."""
+        """Draw; returns the reply. Ends early when it is cancelled, and tells the back end by closing the connection."""
         ...
 
     async def progress(self) -> Progress:

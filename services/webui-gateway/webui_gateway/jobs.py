@@ -2,7 +2,8 @@
 
 Domain: a back end is anything with `url`, `generate`, `progress` and `interrupt`. If one goes away in the middle, its job
 goes to the front again, for another one or for the same once it is back; seeds are fixed before queueing, so a repeat
-draws the same pictures.
+draws the same pictures. A back end may draw for others too: each attempt has a task id of its own, and what the back end
+says about another task is neither taken for this job's progress nor interrupted.
 """
 
 import asyncio
@@ -127,8 +128,8 @@ class JobQueue:
         """Place in the queue from 1; 0 when it is being worked on or has ended."""
         return self._waiting.index(job) + 1 if job in self._waiting else 0
 
-    async def cancel(self, job_id: str) -> bool:
-        """Stop a job; False if it had ended. Raises UnknownJob."""
+    def cancel(self, job_id: str) -> bool:
+        """Stop a job, a running one after its present step; False if it had ended. Raises UnknownJob."""
         job = self.get(job_id)
         if job.final:
             return False
@@ -138,8 +139,6 @@ class JobQueue:
         elif job.state != State.CANCELLING:
             job.state = State.CANCELLING
             job.notify()
-            backend = next(backend for backend in self._backends if backend.url == job.backend)
-            await self._interrupt(backend)
         return True
 
     async def follow(self, job: Job) -> AsyncIterator[Job]:
@@ -177,12 +176,14 @@ class JobQueue:
 
     async def _draw(self, backend: Draws, job: Job) -> None:
         """One attempt at a job, whatever comes of it."""
-        drawing = asyncio.ensure_future(backend.generate(job.path, job.bodies[backend.url]))
-        watching = asyncio.ensure_future(self._watch(backend, job))
+        task = f"task({uuid4().hex[:15]})"
+        drawing = asyncio.ensure_future(backend.generate(job.path, {**job.bodies[backend.url], "force_task_id": task}))
+        watching = asyncio.ensure_future(self._watch(backend, job, task))
         try:
             await asyncio.wait((drawing, watching), return_when=asyncio.FIRST_COMPLETED)
             if not drawing.done():
-                raise BackendAway(backend.url, f"no sign of life for {self.pace.lost_seconds:g} seconds")
+                watching.result()
+                raise Cancelled(job.id)
             result = drawing.result()
         except BackendAway as error:
             logger.warning("job %s: %s", job.id, error)
@@ -202,14 +203,14 @@ class JobQueue:
         finally:
             await _stop_all(drawing, watching)
 
-    async def _watch(self, backend: Draws, job: Job) -> None:
-        """Keep the progress of a running job fresh; returns when the back end gives no sign of life any more."""
+    async def _watch(self, backend: Draws, job: Job, task: str) -> None:
+        """Keep the progress of a running job fresh, and interrupt it once it is cancelled.
+
+        Returns when it is cancelled while the back end draws another's. Raises BackendAway when there is no sign of life.
+        """
         heard = time.monotonic()
         while time.monotonic() - heard < self.pace.lost_seconds:
             await asyncio.sleep(self.pace.poll_seconds)
-            # Again and again: a back end that had not begun when it was first told to stop has forgotten it.
-            if job.state == State.CANCELLING:
-                await self._interrupt(backend)
             try:
                 progress = await backend.progress()
             except BackendAway as error:
@@ -219,9 +220,16 @@ class JobQueue:
                 logger.debug("no progress: %s", error)
                 progress = job.progress
             heard = time.monotonic()
-            if progress.fraction >= job.progress.fraction:
+            is_ours = progress.task in ("", task)
+            if job.state == State.CANCELLING:
+                if not is_ours:
+                    return
+                # Again and again: a back end that had not begun when it was first told to stop has forgotten it.
+                await self._interrupt(backend)
+            elif is_ours and progress.fraction >= job.progress.fraction:
                 job.progress = progress
                 job.notify()
+        raise BackendAway(backend.url, f"no sign of life for {self.pace.lost_seconds:g} seconds")
 
     async def _until_back(self, backend: Draws) -> None:
         """Wait until the back end answers; meanwhile jobs that nobody else can draw lose patience."""

@@ -4,6 +4,7 @@ Domain; `gateway` calls it. Fields that it does not know go on to the back end, 
 """
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,8 @@ from webui_gateway.errors import ControlNetUnavailable, ModelUnavailable, Reques
 from webui_gateway.models import Model, ModelRegistry, check_size
 
 _MAX_SEED: Final = 2**32 - 1
-_MAX_ID_CHARACTERS: Final = 256
+# An id travels in a header and in a path.
+_JOB_ID: Final = re.compile(r"[!-~]{1,64}")
 # Values of A1111's other fields that name a model and mean "none" or "the same".
 _NO_MODEL: Final = (None, "", "None", "none", "Use same checkpoint")
 _MORE_MODELS: Final = ("refiner_checkpoint", "hr_checkpoint_name")
@@ -49,9 +51,9 @@ def understood(body: Mapping[str, Any]) -> Wish:
     if precision not in ("", *ALL_PRECISIONS):
         raise RequestInvalid(f"precision must be one of {', '.join(ALL_PRECISIONS)}, found {precision!r}")
     job_id = _text(body, "force_task_id")
-    if len(job_id) > _MAX_ID_CHARACTERS:
-        raise RequestInvalid(f"force_task_id has {len(job_id)} characters, at most {_MAX_ID_CHARACTERS} are taken")
-    own = ("precision", "override_settings_restore_afterwards")
+    if job_id and not _JOB_ID.fullmatch(job_id):
+        raise RequestInvalid(f"force_task_id must be 1 to 64 visible ASCII characters, found {job_id[:80]!r}")
+    own = ("precision", "force_task_id", "override_settings_restore_afterwards")
     rest = {name: value for name, value in body.items() if name not in own}
     rest |= {name: fixed_seed(name, body.get(name)) for name in ("seed", "subseed")}
     return Wish({**rest, "override_settings": overrides}, checkpoint, keep, precision, job_id)

@@ -50,6 +50,7 @@ ERRORS: ErrorTable = {
     errors.ControlNetMismatch: ErrorRule(StatusCode.FAILED_PRECONDITION, "CONTROL_NET_MISMATCH"),
     errors.ModelUnavailable: ErrorRule(StatusCode.FAILED_PRECONDITION, "MODEL_UNAVAILABLE"),
     errors.ControlNetUnavailable: ErrorRule(StatusCode.FAILED_PRECONDITION, "CONTROL_NET_UNAVAILABLE"),
+    errors.NoBackendFits: ErrorRule(StatusCode.FAILED_PRECONDITION, "NO_BACKEND_FITS"),
     errors.QueueFull: ErrorRule(StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_seconds=5),
     errors.NoBackend: ErrorRule(StatusCode.UNAVAILABLE, "NO_BACKEND", retry_seconds=5),
     errors.Cancelled: ErrorRule(StatusCode.CANCELLED, "CANCELLED"),
@@ -131,12 +132,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             yield generation_pb2.GenerateResponse(id=job.id, result=to_result(job, await outcome))
         finally:
             if not job.final:  # The client went away.
-                await self._gateway.jobs.cancel(job.id)
+                self._gateway.jobs.cancel(job.id)
 
     async def CancelGeneration(
         self, request: generation_pb2.CancelGenerationRequest, context: Context
     ) -> generation_pb2.CancelGenerationResponse:
-        return generation_pb2.CancelGenerationResponse(cancelled=await self._gateway.jobs.cancel(request.id))
+        return generation_pb2.CancelGenerationResponse(cancelled=self._gateway.jobs.cancel(request.id))
 
 
 def to_model(model: Model) -> registry_pb2.Model:
@@ -172,7 +173,7 @@ def to_body(request: generation_pb2.GenerateRequest) -> dict[str, Any]:
         "scheduler": request.scheduler or "Automatic",
         "seed": request.seed if request.HasField("seed") else -1,
         "batch_size": request.num_images or 1,
-        "override_settings": {"sd_model_checkpoint": request.model.removeprefix("models/")},
+        "override_settings": {"sd_model_checkpoint": request.model},
         "alwayson_scripts": {},
         "precision": request.precision,
     }

@@ -1,8 +1,8 @@
-"""The page at /: back ends, queue and models at a glance, and where to go from here. Plain HTML, drawn by `http_api`."""
+"""Pages for people: back ends, queue and models at a glance at /, every route at /docs. Plain HTML, drawn by `http_api`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 from webui_gateway.gateway import Gateway
 
@@ -18,8 +18,8 @@ th { opacity: .6; font-size: .85rem; } code { font-size: .9rem; overflow-wrap: a
 """
 
 
-def render(gateway: Gateway, operations: Iterable[tuple[str, str]]) -> str:
-    """The page. operations: method and path of every route. Everything that comes from outside is escaped."""
+def render(gateway: Gateway) -> str:
+    """The page. Everything that comes from outside is escaped."""
     at_hand = [model for model in gateway.models.all() if model.available]
     jobs = gateway.jobs.all()[: -_SHOWN_JOBS - 1 : -1]
     sections = [
@@ -39,18 +39,35 @@ def render(gateway: Gateway, operations: Iterable[tuple[str, str]]) -> str:
             [(job.id, job.state.value, f"{job.progress.fraction:.0%}", job.model) for job in jobs],
         ),
     ]
-    routes = "".join(f"<li><code>{escape(method)} {escape(path)}</code></li>" for method, path in operations)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Darkroom</title>
-<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="{_RELOAD_SECONDS}">
-<style>{_STYLE}</style></head><body>
-<h1>Darkroom</h1>
+    body = f"""<h1>Darkroom</h1>
 <p class="quiet">The API of the AUTOMATIC1111 web UI, at this address; the token is the password of HTTP Basic.</p>
-<p><a href="/docs">Every route, to try</a> · <a href="/openapi.json">OpenAPI</a> ·
+<p><a href="/docs">every route</a> · <a href="/openapi.json">OpenAPI</a> ·
 <a href="/sdapi/v1/sd-models">models</a> · <a href="/sdapi/v1/samplers">samplers</a> ·
 <a href="/darkroom/v1/jobs">generations</a></p>
-{"".join(sections)}
-<details><summary>Routes</summary><ul>{routes}</ul></details>
+{"".join(sections)}"""
+    return _page(body, f'<meta http-equiv="refresh" content="{_RELOAD_SECONDS}">')
+
+
+def render_routes(paths: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The page at /docs: every route and what it does. paths: as in an OpenAPI document."""
+    rows = [
+        (method.upper(), path, operation.get("description", ""))
+        for path, methods in sorted(paths.items())
+        for method, operation in methods.items()
+    ]
+    body = f"""<h1>Routes</h1>
+<p><a href="/">Darkroom</a> · <a href="/openapi.json">the same as OpenAPI</a></p>
+{_table("All but /healthz and /readyz ask for the token", ("method", "path", "what it does"), rows)}"""
+    return _page(body)
+
+
+def _page(body: str, head: str = "") -> str:
+    """Nothing in it is fetched from elsewhere."""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Darkroom</title>
+<meta name="viewport" content="width=device-width">{head}
+<style>{_STYLE}</style></head><body>
+{body}
 </body></html>"""
 
 
