@@ -10,6 +10,8 @@ from darkroom.trainer.v1 import session_pb2, training_pb2
 from darkroom.trainer.v1.session_pb2_grpc import SessionServiceStub
 from darkroom.trainer.v1.training_pb2_grpc import TrainingServiceStub
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 session, folder = sys.argv[1:3]
 steps = int(sys.argv[3]) if len(sys.argv) > 3 else 200
 token = [("authorization", f"Bearer {os.environ['DARKROOM_TOKEN']}")]

@@ -11,19 +11,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Darkroom turns a folder of photos into a personal image model and serves it: caption, crop, train, convert, generate.",
+    epilog="Start with `darkroom up`; the other commands talk to it. DARKROOM_DATA names its data folder, by default ./data.",
 )
-app.command()(up)
-app.command()(demo)
-app.add_typer(session.app, name="session")
-app.command()(caption.caption)
-app.command()(caption.ask)
-app.command()(crop.crop)
-app.command()(train.train)
-app.add_typer(train.runs_app, name="runs")
-app.command()(convert.convert)
-app.command()(convert.inspect)
-app.command()(generate.models)
-app.command()(generate.generate)
+_HERE, _PHOTOS, _TRAINING, _PICTURES = "On this machine", "Photos and words", "Training", "Models and pictures"
+app.command(rich_help_panel=_HERE)(up)
+app.command(rich_help_panel=_HERE)(demo)
+app.add_typer(session.app, name="session", rich_help_panel=_PHOTOS)
+app.command(rich_help_panel=_PHOTOS)(caption.caption)
+app.command(rich_help_panel=_PHOTOS)(caption.ask)
+app.command(rich_help_panel=_PHOTOS)(crop.crop)
+app.command(rich_help_panel=_TRAINING)(train.train)
+app.add_typer(train.runs_app, name="runs", rich_help_panel=_TRAINING)
+app.command(rich_help_panel=_PICTURES)(convert.convert)
+app.command(rich_help_panel=_PICTURES)(convert.inspect)
+app.command(rich_help_panel=_PICTURES)(generate.models)
+app.command(rich_help_panel=_PICTURES)(generate.generate)
 
 
 def main() -> None:

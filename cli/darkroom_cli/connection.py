@@ -3,21 +3,34 @@
 Every command loads this first. `DARKROOM_CONNECTION` names another file; each address can be set by its own variable.
 """
 
+import fcntl
 import json
 import os
+import shlex
+import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 FILENAME = "connection.json"
+# Beside it; the launcher holds it locked as long as it lives.
+LOCK_FILENAME = "lock"
 
 
 class NotRunning(Exception):
-    """No connection file, so most likely nothing runs here. Field: path."""
+    """No connection file, or one whose launcher is gone. Field: path."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(
+            f"no running Darkroom found: {path} {problem}. Start one with `darkroom up`, or set DARKROOM_DATA to its data folder."
+        )
+        self.path = path
+
+
+class ConnectionInvalid(Exception):
+    """The file is there but says no connection. Field: path."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"no running Darkroom found: {path} does not exist. Start one with `darkroom up`, or set DARKROOM_DATA to its data folder."
-        )
+        super().__init__(f"{path} is not what `darkroom up` writes; stop `darkroom up` and start it again")
         self.path = path
 
 
@@ -33,9 +46,10 @@ class Connection:
     token: str
 
     def save(self, data: Path) -> None:
-        """Write connection.json, readable by its owner only, and `env` for shells."""
+        """Write connection.json and, for shells, `env`, which also finds the `darkroom` command. Only their owner reads them."""
         _write_private(data / FILENAME, json.dumps(asdict(self), indent=2) + "\n")
-        lines = (f"export DARKROOM_{name.upper()}={value}" for name, value in asdict(self).items())
+        lines = [f"export DARKROOM_{name.upper()}={shlex.quote(value)}" for name, value in asdict(self).items()]
+        lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
         _write_private(data / "env", "\n".join(lines) + "\n")
 
 
@@ -45,7 +59,7 @@ def data_folder() -> Path:
 
 
 def load() -> Connection:
-    """The connection of this environment. Raises NotRunning."""
+    """The connection of this environment. Raises NotRunning and ConnectionInvalid."""
     names = [field.name for field in fields(Connection)]
     given = {name: os.environ[key] for name in names if (key := f"DARKROOM_{name.upper()}") in os.environ}
     if len(given) == len(names):
@@ -53,9 +67,14 @@ def load() -> Connection:
     path = Path(os.environ.get("DARKROOM_CONNECTION", data_folder() / FILENAME))
     try:
         stored = json.loads(path.read_text())
+        found = Connection(**{name: stored[name] for name in names} | given)
     except FileNotFoundError:
-        raise NotRunning(path) from None
-    return Connection(**{name: stored[name] for name in names} | given)
+        raise NotRunning(path, "does not exist") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConnectionInvalid(path) from error
+    if _is_free(path.with_name(LOCK_FILENAME)):
+        raise NotRunning(path, "is left from one that was killed")
+    return found
 
 
 def forget(data: Path) -> None:
@@ -64,9 +83,27 @@ def forget(data: Path) -> None:
         (data / name).unlink(missing_ok=True)
 
 
+def _is_free(lock: Path) -> bool:
+    """Whether nobody holds the lock. A connection file that was copied elsewhere has none beside it: not known."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def _write_private(path: Path, text: str) -> None:
+    """Replace a file in one step: nobody reads half of it, and its mode is ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o600)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
+    new.replace(path)

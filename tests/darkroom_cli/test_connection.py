@@ -1,11 +1,12 @@
 """Addresses come from the file that `darkroom up` wrote, or from the environment."""
 
+import fcntl
 import stat
 from pathlib import Path
 
 import pytest
 from darkroom_cli import connection
-from darkroom_cli.connection import Connection, NotRunning
+from darkroom_cli.connection import Connection, ConnectionInvalid, NotRunning
 
 HERE = Connection("a:1", "b:2", "c:3", "d:4", "http://e:5", "secret")
 
@@ -51,3 +52,24 @@ def test_forget_removes_both_and_may_be_repeated(tmp_path: Path) -> None:
     connection.forget(tmp_path)
     connection.forget(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_a_killed_launcher_left_is_none(tmp_path: Path) -> None:
+    HERE.save(tmp_path)
+    (tmp_path / "lock").touch()
+    with pytest.raises(NotRunning, match="was killed"):
+        connection.load()
+
+
+def test_the_file_of_a_launcher_that_lives_is_used(tmp_path: Path) -> None:
+    HERE.save(tmp_path)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert connection.load() == HERE
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"captioner": "a:1"}'])
+def test_a_file_that_says_no_connection_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "connection.json").write_text(text)
+    with pytest.raises(ConnectionInvalid, match=r"connection\.json is not what"):
+        connection.load()

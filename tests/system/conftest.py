@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,12 @@ from darkroom_cli.connection import Connection
 
 ROOT = Path(__file__).parents[2]
 STOP_SECONDS = 120
+
+
+def printed_lines(document: str) -> list[str]:
+    """The commands that a document prints: indented lines, continued ones joined, comments cut."""
+    text = (ROOT / document).read_text().replace("\\\n", " ")
+    return [line.strip() for line in re.findall(r"^    (\S[^\n#]*)", text, re.MULTILINE)]
 
 
 def environment(data: Path) -> dict[str, str]:
@@ -41,6 +48,21 @@ class Up:
         if check and done.returncode:
             pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
+
+    def shell(self, line: str, folder: Path) -> str:
+        """Run a line as a person would in a new terminal: in a folder with `examples` and `data`, after `. data/env`.
+
+        Returns what it printed.
+        """
+        for name, target in (("examples", ROOT / "examples"), ("data", self.data)):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(target)
+        outer = {name: value for name, value in self.env.items() if not name.startswith("DARKROOM_")}
+        command = ("sh", "-ec", f". data/env\n{line}")
+        done = subprocess.run(command, env=outer, cwd=folder, text=True, capture_output=True, timeout=280)
+        if done.returncode:
+            pytest.fail(f"{line} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
 
     def darkroom(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run a `darkroom` command."""

@@ -8,6 +8,7 @@ from darkroom.captioner.v1 import messages_pb2 as pb
 from darkroom.trainer.v1 import session_pb2
 
 from darkroom_cli.clients import Clients, connect
+from darkroom_cli.commands.session import check_session
 from darkroom_cli.output import JsonFlag, UsageProblem, print_table, progress_bar, readable_errors
 
 
@@ -23,11 +24,14 @@ def caption(
     as_json: JsonFlag = False,
 ) -> None:
     """Caption the images of a session into captions/*.txt, or print the caption of an image file."""
+    is_file = Path(target).is_file()
+    if edit or not is_file:
+        _check_target(target)
     with readable_errors(), connect() as clients:
         if edit:
             _set_caption(clients, target, image, edit)
             rows = [(image, edit, "")]
-        elif Path(target).is_file():
+        elif is_file:
             request = pb.CaptionRequest(images=[pb.Image(data=Path(target).read_bytes())])
             rows = [(target, clients.captioner.Caption(request).captions[0].text, "")]
         else:
@@ -39,7 +43,7 @@ def caption(
 
 def ask(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image file.")],
-    questions: Annotated[list[str], typer.Argument(help="Questions, such as 'what colour is the object?'.")],
+    questions: Annotated[list[str], typer.Argument(help="Questions, such as 'what color is the object?'.")],
     as_json: JsonFlag = False,
 ) -> None:
     """Ask questions about an image."""
@@ -70,6 +74,14 @@ def caption_session(
             bar.update(task, completed=outcome.num_done, total=outcome.num_total, note=outcome.caption)
             rows.append((outcome.image.rsplit("/", 1)[1], outcome.caption, outcome.error))
     return sorted(rows)
+
+
+def _check_target(target: str) -> None:
+    """Raises typer.BadParameter for what can be no session, so most likely is the misspelt name of a file."""
+    try:
+        check_session(target)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"there is no file {target!r}, and {error.message}") from None
 
 
 def _set_caption(clients: Clients, session: str, image: str, text: str) -> None:

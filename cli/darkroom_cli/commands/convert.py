@@ -7,7 +7,7 @@ import typer
 from darkroom.converter.v1 import converter_pb2 as pb
 
 from darkroom_cli.clients import Clients, connect
-from darkroom_cli.output import JsonFlag, console, print_message, progress_bar, readable_errors
+from darkroom_cli.output import JsonFlag, print_error, print_message, progress_bar, readable_errors
 
 
 class Format(StrEnum):
@@ -58,7 +58,7 @@ def convert(
         ]
         print_message(done, as_json, lines)
         if done.state != pb.CONVERSION_STATE_SUCCEEDED:
-            console.print(f"[bold red]not converted:[/] {done.error}")
+            print_error(f"not converted: {done.error}")
             raise typer.Exit(1)
 
 

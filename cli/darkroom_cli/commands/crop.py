@@ -7,11 +7,12 @@ import typer
 from darkroom.trainer.v1 import session_pb2 as pb
 
 from darkroom_cli.clients import Clients, connect
+from darkroom_cli.commands.session import SessionName
 from darkroom_cli.output import JsonFlag, print_table, progress_bar, readable_errors
 
 
 def crop(
-    session: Annotated[str, typer.Argument(help="The session.")],
+    session: SessionName,
     size: Annotated[int, typer.Option(help="Edge of the square in pixels, a multiple of 8.")] = 512,
     preview: Annotated[
         Path | None, typer.Option(help="Write the squares into this folder and leave the session as it is.")
@@ -23,16 +24,10 @@ def crop(
         if preview is not None:
             preview.mkdir(parents=True, exist_ok=True)
         results = crop_session(clients, session, size, preview)
-        rows = [
-            (
-                result.image.rsplit("/", 1)[1],
-                pb.CropMethod.Name(result.method).removeprefix("CROP_METHOD_").lower(),
-                f"{result.edge_px} px at {result.left_px},{result.top_px}",
-                result.error,
-            )
-            for result in results
-        ]
-        print_table(("Image", "Found by", "Square", "Error"), rows, as_json)
+        rows = [(result.image.rsplit("/", 1)[1], *_placed(result), result.error) for result in results]
+        for result in results:
+            result.ClearField("data")  # The pictures are in the folder.
+        print_table(("Image", "Found by", "Square", "Error"), rows, as_json, results)
         if any(result.error for result in results):
             raise typer.Exit(1)
 
@@ -50,7 +45,19 @@ def crop_session(clients: Clients, session: str, size: int, preview: Path | None
         for result in stream:
             bar.update(task, completed=result.num_done, total=result.num_total, note=result.image.rsplit("/", 1)[1])
             if preview is not None and result.data:
-                stem = Path(result.image.rsplit("/", 1)[1]).stem
-                (preview / f"{stem}.png").write_bytes(result.data)
+                (preview / _as_png(result.image.rsplit("/", 1)[1])).write_bytes(result.data)
             results.append(result)
     return results
+
+
+def _placed(result: pb.CropResult) -> tuple[str, str]:
+    """How and where, for people; empty if it was not placed."""
+    if result.error:
+        return "", ""
+    method = pb.CropMethod.Name(result.method).removeprefix("CROP_METHOD_").lower()
+    return method, f"{result.edge_px} px at {result.left_px},{result.top_px}"
+
+
+def _as_png(filename: str) -> str:
+    """A name for the PNG of an image; its own ending stays, so that a.jpg and a.png do not meet."""
+    return filename if filename.endswith(".png") else f"{filename}.png"

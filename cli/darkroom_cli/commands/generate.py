@@ -32,25 +32,24 @@ def generate(
     as_json: JsonFlag = False,
 ) -> None:
     """Draw pictures with a model. Ctrl-C cancels."""
-    request = pb.GenerateRequest(
-        model=f"models/{model}",
-        prompt=prompt,
-        negative_prompt=negative,
-        num_images=images,
-        steps=steps,
-        cfg_scale=cfg,
-        sampler=sampler,
-        seed=seed,
-        width_px=width,
-        height_px=height,
-        init_image=init.read_bytes() if init else b"",
-        control_units=[pb.ControlUnit(control_net="canny", image=canny.read_bytes())] if canny else [],
-    )
     with readable_errors(), connect() as clients:
-        result = run_generation(clients, request)
-        out.mkdir(parents=True, exist_ok=True)
+        request = pb.GenerateRequest(
+            model=f"models/{model.removeprefix('models/').removeprefix('checkpoints/')}",
+            prompt=prompt,
+            negative_prompt=negative,
+            num_images=images,
+            steps=steps,
+            cfg_scale=cfg,
+            sampler=sampler,
+            seed=seed,
+            width_px=width,
+            height_px=height,
+            init_image=init.read_bytes() if init else b"",
+            control_units=[pb.ControlUnit(control_net="canny", image=canny.read_bytes())] if canny else [],
+        )
+        out.mkdir(parents=True, exist_ok=True)  # Before the drawing: pictures without a place would be lost.
         rows = []
-        for image in result.images:
+        for image in run_generation(clients, request).images:
             path = out / f"{image.seed}.png"
             path.write_bytes(image.data)
             rows.append((str(path), image.seed, image.infotext.splitlines()[-1]))
@@ -60,24 +59,25 @@ def generate(
 def models(as_json: JsonFlag = False) -> None:
     """List the models: base models of the registry and every published checkpoint."""
     with readable_errors(), connect() as clients:
-        rows = []
+        found: list[registry_pb2.Model] = []
         token = ""
         while True:
             page = clients.models.ListModels(registry_pb2.ListModelsRequest(page_token=token))
-            rows += [
-                (
-                    model.name.removeprefix("models/"),
-                    model.architecture,
-                    f"{model.native_resolution_px} px",
-                    model.base_model,
-                    "yes" if model.available else "not imported",
-                )
-                for model in page.models
-            ]
+            found += page.models
             token = page.next_page_token
             if not token:
                 break
-        print_table(("Model", "Architecture", "Native", "Base model", "Available"), rows, as_json)
+        rows = [
+            (
+                model.name.removeprefix("models/"),
+                model.architecture,
+                f"{model.native_resolution_px} px",
+                model.base_model,
+                "yes" if model.available else "not imported",
+            )
+            for model in found
+        ]
+        print_table(("Model", "Architecture", "Native", "Base model", "Available"), rows, as_json, found)
 
 
 def run_generation(clients: Clients, request: pb.GenerateRequest) -> pb.GenerationResult:

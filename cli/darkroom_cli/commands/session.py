@@ -1,10 +1,12 @@
 """`darkroom session`: sessions and their images."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 from darkroom.trainer.v1 import session_pb2 as pb
 
@@ -12,6 +14,7 @@ from darkroom_cli.clients import Clients, connect
 from darkroom_cli.output import (
     JsonFlag,
     UsageProblem,
+    one_line,
     print_json,
     print_message,
     print_table,
@@ -24,7 +27,19 @@ app = typer.Typer(no_args_is_help=True, help="Sessions: a named set of photos of
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _CHUNK_BYTES = 256 * 1024
 
-SessionName = Annotated[str, typer.Argument(help="Name of the session: a-z, 0-9 and '-'.")]
+_SESSION_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as in the proto
+
+
+def check_session(name: str) -> str:
+    """The name as it is. Raises typer.BadParameter, because a pattern from a service tells most people nothing."""
+    if not _SESSION_NAME.fullmatch(name):
+        raise typer.BadParameter(
+            f"{name!r} is no name of a session; use a-z, 0-9 and '-', at most 63, a letter or digit first"
+        )
+    return name
+
+
+SessionName = Annotated[str, typer.Argument(help="Name of the session: a-z, 0-9 and '-'.", callback=check_session)]
 
 
 @app.command()
@@ -43,32 +58,35 @@ def create(
                 session_id=session, session=pb.Session(base_model=base_model, description=description)
             )
         )
-        upload_photos(clients, session, files)
+        failed = upload_photos(clients, session, files)[1]
         if files:
             made = clients.sessions.GetSession(pb.GetSessionRequest(name=made.name))
         print_message(made, as_json, [("session", session), ("images", made.num_images)])
+        _end_if_any(failed)
 
 
 @app.command("list")
 def list_sessions(as_json: JsonFlag = False) -> None:
     """List the sessions."""
     with readable_errors(), connect() as clients:
+        sessions = list(_all_sessions(clients))
         rows = [
             (found.name.removeprefix("sessions/"), found.num_images, found.num_captions, found.base_model)
-            for found in _all_sessions(clients)
+            for found in sessions
         ]
-        print_table(("Session", "Images", "Captions", "Base model"), rows, as_json)
+        print_table(("Session", "Images", "Captions", "Base model"), rows, as_json, sessions)
 
 
 @app.command()
 def show(session: SessionName, as_json: JsonFlag = False) -> None:
     """Show a session's images with their sizes and captions."""
     with readable_errors(), connect() as clients:
+        images = list(all_images(clients, session))
         rows = [
             (_file(image.name), f"{image.width_px}x{image.height_px}", image.size_bytes, image.caption)
-            for image in all_images(clients, session)
+            for image in images
         ]
-        print_table(("Image", "Pixels", "Bytes", "Caption"), rows, as_json)
+        print_table(("Image", "Pixels", "Bytes", "Caption"), rows, as_json, images)
 
 
 @app.command()
@@ -79,9 +97,10 @@ def upload(
 ) -> None:
     """Upload photos; one that is there already is replaced."""
     with readable_errors(), connect() as clients:
-        images = upload_photos(clients, session, find_photos(photos))
+        images, failed = upload_photos(clients, session, find_photos(photos))
         rows = [(_file(image.name), f"{image.width_px}x{image.height_px}", image.size_bytes) for image in images]
-        print_table(("Image", "Pixels", "Bytes"), rows, as_json)
+        print_table(("Image", "Pixels", "Bytes"), rows, as_json, images)
+        _end_if_any(failed)
 
 
 @app.command()
@@ -132,16 +151,24 @@ def find_photos(paths: list[Path]) -> list[Path]:
     return found
 
 
-def upload_photos(clients: Clients, session: str, photos: list[Path]) -> list[pb.InstanceImage]:
-    """Upload files one after another, with a bar."""
-    images = []
+def upload_photos(clients: Clients, session: str, photos: list[Path]) -> tuple[list[pb.InstanceImage], list[str]]:
+    """Upload files one after another, with a bar; what was stored, and a line for each that was refused.
+
+    Raises RpcError where the next photo would fare no better.
+    """
+    images, failed = [], []
     with progress_bar() as bar:
         task = bar.add_task("uploading", total=len(photos), note="")
         for photo in photos:
             bar.update(task, note=photo.name)
-            images.append(clients.sessions.UploadImage(upload_parts(session, photo.name, photo.read_bytes())))
+            try:
+                images.append(clients.sessions.UploadImage(upload_parts(session, photo.name, photo.read_bytes())))
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.INVALID_ARGUMENT:
+                    raise
+                failed.append(one_line(error))
             bar.advance(task)
-    return images
+    return images, failed
 
 
 def upload_parts(session: str, filename: str, data: bytes) -> Iterator[pb.UploadImageRequest]:
@@ -177,6 +204,12 @@ def _all_sessions(clients: Clients) -> Iterator[pb.Session]:
         token = page.next_page_token
         if not token:
             return
+
+
+def _end_if_any(failed: list[str]) -> None:
+    """Raises UsageProblem with the photos that were refused."""
+    if failed:
+        raise UsageProblem(f"{len(failed)} not uploaded:\n" + "\n".join(f"  {line}" for line in failed))
 
 
 def _is_photo(path: Path) -> bool:

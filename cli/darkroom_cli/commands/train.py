@@ -1,20 +1,44 @@
 """`darkroom train` and `darkroom runs`: start, watch, list and cancel trainings."""
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 from darkroom.trainer.v1 import training_pb2 as pb
 
 from darkroom_cli.clients import Clients, connect
-from darkroom_cli.output import JsonFlag, console, print_message, print_table, progress_bar, readable_errors
+from darkroom_cli.commands.session import SessionName, check_session
+from darkroom_cli.output import (
+    JsonFlag,
+    console,
+    print_error,
+    print_message,
+    print_table,
+    progress_bar,
+    readable_errors,
+)
 
 runs_app = typer.Typer(no_args_is_help=True, help="Runs: trainings of sessions.")
 
+
+def _check_run(name: str) -> str:
+    """The resource name of "SESSION/RUN". Raises typer.BadParameter."""
+    session, slash, run = name.removeprefix("sessions/").replace("/runs/", "/", 1).partition("/")
+    if not slash or not run or "/" in run:
+        raise typer.BadParameter(f"{name!r} is no run; write SESSION/RUN as `darkroom runs list` prints it")
+    return f"sessions/{check_session(session)}/runs/{run}"
+
+
+def _check_session_or_all(name: str) -> str:
+    return name if name == "-" else check_session(name)
+
+
+RunName = Annotated[str, typer.Argument(help="SESSION/RUN, as `darkroom runs list` prints it.", callback=_check_run)]
 _STAGES = {pb.STAGE_TEXT_ENCODER: "text encoder", pb.STAGE_UNET: "UNet"}
 
 
 def train(
-    session: Annotated[str, typer.Argument(help="The session to train on.")],
+    session: SessionName,
     base_model: Annotated[str, typer.Option(help="Base model; default the session's.")] = "",
     prompt: Annotated[str, typer.Option(help="Words before each caption, such as 'a photo of sks toy'.")] = "",
     captions: Annotated[bool, typer.Option("--captions", help="Append each image's caption to its prompt.")] = False,
@@ -45,48 +69,53 @@ def train(
     )
     with readable_errors(), connect() as clients:
         run = clients.training.CreateRun(pb.CreateRunRequest(parent=f"sessions/{session}", recipe=recipe))
-        if not detach:
-            run = watch_run(clients, run.name)
-        _finish(run, as_json)
+        if detach:
+            print_message(run, as_json, _lines(run))
+        else:
+            _follow(clients, run.name, as_json)
 
 
 @runs_app.command("list")
 def list_runs(
-    session: Annotated[str, typer.Argument(help="Only of this session.")] = "-", as_json: JsonFlag = False
+    session: Annotated[
+        str, typer.Argument(help="Only of this session; '-' stands for all.", callback=_check_session_or_all)
+    ] = "-",
+    as_json: JsonFlag = False,
 ) -> None:
     """List runs, newest first."""
     with readable_errors(), connect() as clients:
-        rows = []
+        runs: list[pb.Run] = []
         token = ""
         while True:
             page = clients.training.ListRuns(pb.ListRunsRequest(parent=f"sessions/{session}", page_token=token))
-            rows += [(_short(run.name), _state(run), _where(run.progress), _loss(run.progress)) for run in page.runs]
+            runs += page.runs
             token = page.next_page_token
             if not token:
                 break
-        print_table(("Run", "State", "Step", "Loss"), rows, as_json)
+        rows = [(_short(run.name), _state(run), _where(run.progress), _loss(run.progress)) for run in runs]
+        print_table(("Run", "State", "Step", "Loss"), rows, as_json, runs)
 
 
 @runs_app.command()
-def watch(run: Annotated[str, typer.Argument(help="session/run")], as_json: JsonFlag = False) -> None:
-    """Follow a run until it ends; late is fine, the whole curve comes first."""
+def watch(run: RunName, as_json: JsonFlag = False) -> None:
+    """Follow a run until it ends; late is fine, the whole curve comes first. Ctrl-C stops watching only."""
     with readable_errors(), connect() as clients:
-        _finish(watch_run(clients, _long(run)), as_json)
+        _follow(clients, run, as_json)
 
 
 @runs_app.command()
-def show(run: Annotated[str, typer.Argument(help="session/run")], as_json: JsonFlag = False) -> None:
+def show(run: RunName, as_json: JsonFlag = False) -> None:
     """Show one run."""
     with readable_errors(), connect() as clients:
-        found = clients.training.GetRun(pb.GetRunRequest(name=_long(run)))
+        found = clients.training.GetRun(pb.GetRunRequest(name=run))
         print_message(found, as_json, _lines(found))
 
 
 @runs_app.command()
-def cancel(run: Annotated[str, typer.Argument(help="session/run")], as_json: JsonFlag = False) -> None:
+def cancel(run: RunName, as_json: JsonFlag = False) -> None:
     """Stop a run; nothing of it is published."""
     with readable_errors(), connect() as clients:
-        found = clients.training.CancelRun(pb.CancelRunRequest(name=_long(run)))
+        found = clients.training.CancelRun(pb.CancelRunRequest(name=run))
         print_message(found, as_json, _lines(found))
 
 
@@ -102,23 +131,32 @@ def watch_run(clients: Clients, name: str, losses: list[float] | None = None) ->
                 if losses is not None:
                     losses.append(progress.loss)
                 if progress.stage not in tasks:
-                    label = f"training {_STAGES[progress.stage]}"
-                    tasks[progress.stage] = bar.add_task(label, total=progress.num_steps, note="")
-                note = f"loss {progress.smoothed_loss:.4f}  {progress.images_per_second:.1f} images/s  {progress.eta.seconds} s left"
+                    tasks[progress.stage] = bar.add_task(_STAGES[progress.stage], total=progress.num_steps, note="")
+                left = timedelta(seconds=progress.eta.seconds)
+                note = f"loss {progress.smoothed_loss:.3f}, {left} left, {progress.images_per_second:.1f} images/s"
                 bar.update(tasks[progress.stage], completed=progress.step, note=note)
             elif kind == "sample":
-                bar.console.print(f"sample after step {event.sample.step}: {event.sample.object}")
+                bar.console.print(
+                    f"sample after step {event.sample.step}: {event.sample.object}", markup=False, soft_wrap=True
+                )
             elif kind == "message":
-                bar.console.print(event.message, markup=False)
+                bar.console.print(event.message, markup=False, soft_wrap=True)
             else:
                 run = event.run
     return run
 
 
-def _finish(run: pb.Run, as_json: bool) -> None:
+def _follow(clients: Clients, name: str, as_json: bool) -> None:
+    """Watch to the end and print it; exit code 1 if the run did not succeed."""
+    try:
+        run = watch_run(clients, name)
+    except KeyboardInterrupt:
+        watch_again = f"darkroom runs watch {_short(name)}"
+        console.print(f"the training goes on: `{watch_again}` shows it, `runs cancel` stops it", soft_wrap=True)
+        raise typer.Exit(130) from None
     print_message(run, as_json, _lines(run))
-    if run.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):
-        console.print(f"[bold red]{_state(run)}[/] {run.error}")
+    if run.state != pb.RUN_STATE_SUCCEEDED:
+        print_error(f"the run is {_state(run)}")
         raise typer.Exit(1)
 
 
@@ -126,7 +164,7 @@ def _lines(run: pb.Run) -> list[tuple[str, object]]:
     lines: list[tuple[str, object]] = [
         ("run", _short(run.name)),
         ("state", _state(run)),
-        ("checkpoint", run.checkpoint),
+        ("checkpoint", run.checkpoint.removeprefix("checkpoints/")),
     ]
     if run.HasField("progress"):
         lines += [("step", _where(run.progress)), ("loss", _loss(run.progress))]
@@ -149,10 +187,3 @@ def _loss(progress: pb.Progress) -> str:
 
 def _short(name: str) -> str:
     return name.removeprefix("sessions/").replace("/runs/", "/", 1)
-
-
-def _long(run: str) -> str:
-    if run.startswith("sessions/"):
-        return run
-    session, _, last = run.partition("/")
-    return f"sessions/{session}/runs/{last}"

@@ -1,7 +1,8 @@
 """`darkroom demo`: starts the system, drives the line, shows the contact sheet, prints one JSON line."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -15,9 +16,10 @@ from darkroom_cli.connection import Connection, NotRunning
 from darkroom_cli.demo import contact_sheet, line
 from darkroom_cli.demo.line import Line
 from darkroom_cli.demo.subject import Subject
-from darkroom_cli.launcher.command import StartFailures, start_with_bar
+from darkroom_cli.launcher import signals
+from darkroom_cli.launcher.command import StartFailures, start_with_progress, stop_aloud
 from darkroom_cli.launcher.system import System
-from darkroom_cli.output import console, print_error, print_json, readable_errors
+from darkroom_cli.output import UsageProblem, console, print_json, readable_errors
 
 STEPS: tuple[tuple[str, Callable[[Line], None]], ...] = (
     ("upload", line.upload),
@@ -33,41 +35,45 @@ STEPS: tuple[tuple[str, Callable[[Line], None]], ...] = (
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("out"),
 ) -> None:
-    """Five photos of a subject -> captions -> crops -> two-stage training -> conversion -> pictures of it elsewhere.
+    """Photos to pictures in one go: five photos -> captions -> crops -> two-stage training -> conversion -> new pictures.
 
     Uses the Darkroom that runs on DARKROOM_DATA, or starts one for itself. Ends with OUT/contact-sheet.png and one JSON
     line on stdout.
     """
     begin = time.monotonic()
-    with readable_errors():
+    with readable_errors(), signals.interrupting():
         subject = Subject()
-        system, where = _running_or_started()
-        seconds = {"start": time.monotonic() - begin}
-        try:
-            with connect(where) as clients:
-                work = Line(clients, where, subject.photos())
-                for name, step in STEPS:
-                    seconds[name] = _timed(name, step, work)
+        sheet = out / "contact-sheet.png"
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        with _running() as where, connect(where) as clients:
+            seconds = {"start": time.monotonic() - begin}
+            work = Line(clients, where, subject.photos())
+            for name, step in STEPS:
+                seconds[name] = _timed(name, step, work)
             report = _report(work, subject, seconds | {"total": time.monotonic() - begin})
-            _save_sheet(out / "contact-sheet.png", work, subject)
-        finally:
-            if system is not None:
-                system.stop()
-        console.print(f"contact sheet: {out / 'contact-sheet.png'}", markup=False)
+            _save_sheet(sheet, work, subject)
+        console.print(f"contact sheet: {sheet}", markup=False, soft_wrap=True)
         print_json(report)
 
 
-def _running_or_started() -> tuple[System | None, Connection]:
-    """The connection, and the system if it was started here and has to be stopped."""
+@contextlib.contextmanager
+def _running() -> Iterator[Connection]:
+    """The connection of the system that runs, or of one that runs as long as the block."""
     try:
-        return None, connection.load()
+        where = connection.load()
     except NotRunning:
         system = System(connection.data_folder())
+    else:
+        yield where
+        return
     try:
-        return system, start_with_bar(system)
-    except StartFailures as error:
-        print_error(str(error))
-        raise typer.Exit(1) from None
+        try:
+            where = start_with_progress(system)
+        except StartFailures as error:
+            raise UsageProblem(str(error)) from error
+        yield where
+    finally:
+        stop_aloud(system)
 
 
 def _timed(name: str, step: Callable[[Line], None], work: Line) -> float:

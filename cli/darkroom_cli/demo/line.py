@@ -21,7 +21,7 @@ from darkroom_cli.commands.session import upload_parts
 from darkroom_cli.commands.train import watch_run
 from darkroom_cli.connection import Connection
 from darkroom_cli.demo.subject import INSTANCE_PROMPT, NEW_BACKGROUNDS, Photo
-from darkroom_cli.output import UsageProblem
+from darkroom_cli.output import UsageProblem, progress_bar
 
 BASE_MODEL = "sd15-tiny"
 CROP_PX = 256
@@ -102,7 +102,7 @@ def crop(line: Line) -> None:
 
 def draw_before(line: Line) -> None:
     """The prompts with the base model, which has never seen the subject."""
-    line.before = [draw(line.where, BASE_MODEL, prompt) for prompt in line.prompts]
+    line.before = _draw_all(line, BASE_MODEL)
 
 
 def train(line: Line) -> None:
@@ -135,7 +135,17 @@ def convert(line: Line) -> None:
 def draw_after(line: Line) -> None:
     """The same prompts and seeds with the converted .safetensors, served by the gateway without a restart."""
     model = line.conversions[Format.SAFETENSORS].checkpoint.removeprefix("checkpoints/")
-    line.after = [draw(line.where, model, prompt) for prompt in line.prompts]
+    line.after = _draw_all(line, model)
+
+
+def _draw_all(line: Line, model: str) -> list[bytes]:
+    pictures = []
+    with progress_bar() as bar:
+        task = bar.add_task("drawing", total=len(line.prompts), note=f"with {model}")
+        for prompt in line.prompts:
+            pictures.append(draw(line.where, model, prompt))
+            bar.advance(task)
+    return pictures
 
 
 def draw(where: Connection, model: str, prompt: str) -> bytes:

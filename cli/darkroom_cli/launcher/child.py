@@ -21,13 +21,12 @@ STOP_SECONDS = 45.0
 
 
 class ChildFailed(Exception):
-    """A service keeps dying. Fields: name, exit_code, log (its last lines)."""
+    """A service cannot run. Fields: name, exit_code, log (its last lines)."""
 
-    def __init__(self, name: str, exit_code: int, log_file: Path) -> None:
+    def __init__(self, name: str, exit_code: int, num_deaths: int, log_file: Path) -> None:
         self.log = tail(log_file)
-        super().__init__(
-            f"{name} ended with code {exit_code} {MAX_DEATHS} times within {DEATHS_WINDOW_SECONDS:.0f} s; end of {log_file}:\n{self.log}"
-        )
+        times = f", {num_deaths} times within {DEATHS_WINDOW_SECONDS:.0f} s" if num_deaths > 1 else ""
+        super().__init__(f"{name} ended with code {exit_code}{times}; the end of its log, {log_file}:\n{self.log}")
         self.name = name
         self.exit_code = exit_code
 
@@ -72,7 +71,7 @@ class Child:
         now = time.monotonic()
         self._deaths = [death for death in self._deaths if now - death < DEATHS_WINDOW_SECONDS] + [now]
         if len(self._deaths) >= MAX_DEATHS:
-            raise ChildFailed(self.name, code, self.log_file)
+            raise ChildFailed(self.name, code, len(self._deaths), self.log_file)
         self.num_restarts += 1
         self.start()
         return code
