@@ -1,6 +1,8 @@
 """A captioner on the tiny models, in this process, reached through real gRPC."""
 
 import io
+import struct
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -27,6 +29,22 @@ def png(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of this size that holds no pixels; decoding it would take width * height bytes."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    """A JPEG whose header says this size."""
+    data = png(Image.new("RGB", (8, 8)), "JPEG")
+    at = data.index(b"\xff\xc0") + 5  # start of frame: marker, length, precision, height, width
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
 def scene(colour: str) -> Image.Image:

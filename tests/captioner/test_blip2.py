@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from captioner.batching import Entry
 from captioner.blip2 import GenerationModel
-from captioner.errors import ModelUnusable
+from captioner.errors import ModelUnusable, PromptUnusable
 from captioner.generation import Row, Settings, Text
 
 from tests.captioner.conftest import scene
@@ -57,6 +57,22 @@ def test_the_prompt_is_not_part_of_the_answer(generation_model: GenerationModel)
     assert "Answer" not in text
 
 
+def test_a_prompt_that_would_move_the_image_tokens_is_refused(generation_model: GenerationModel) -> None:
+    with pytest.raises(PromptUnusable, match="<image>"):
+        generation_model.check_prompt("a photo of <image>", Settings())
+
+
+def test_what_does_not_fit_the_positions_is_refused(generation_model: GenerationModel) -> None:
+    row = rows(generation_model, [Settings()] * 4)[0]
+    num_prompt = len(generation_model._processor.tokenizer(row.prompt)["input_ids"])
+    room = generation_model.max_positions - generation_model.num_query_tokens - num_prompt
+    longest = Settings(min_new_tokens=room, max_new_tokens=room)
+    generation_model.check_prompt(row.prompt, longest)
+    assert generate(generation_model, [Row(row.pixels, row.prompt, longest)])[0].num_tokens == room
+    with pytest.raises(PromptUnusable, match=f"has {generation_model.max_positions} positions"):
+        generation_model.check_prompt(row.prompt, Settings(max_new_tokens=room + 1))
+
+
 def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -76,6 +92,22 @@ def test_wrong_image_token_is_refused(folder: Path) -> None:
     edit(folder / "config.json", image_token_index=1)
     with pytest.raises(ModelUnusable, match="<image>"):
         GenerationModel(folder, "cpu", "fp32")
+
+
+def test_encoder_decoder_language_model_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", use_decoder_only_language_model=False)
+    with pytest.raises(ModelUnusable, match="encoder-decoder"):
+        GenerationModel(folder, "cpu", "fp32")
+
+
+def test_settings_are_the_requests_whatever_the_checkpoint_says(
+    folder: Path, generation_model: GenerationModel
+) -> None:
+    edit(folder / "generation_config.json", min_length=60, min_new_tokens=25, num_beams=3, early_stopping=True)
+    other = GenerationModel(folder, "cpu", "fp32")
+    for settings in (Settings(), Settings(num_beams=5)):
+        row = rows(generation_model, [settings] * 4)[0]
+        assert generate(other, [row]) == generate(generation_model, [row])
 
 
 def test_other_architecture_is_refused(tiny_models: Path) -> None:

@@ -1,8 +1,9 @@
 """The captioner as its clients see it."""
 
-import asyncio
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
@@ -15,8 +16,11 @@ from darkroom.captioner.v1.service_pb2_grpc import CaptionerServiceStub
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 from grpc_status import rpc_status
+from PIL import Image
 
-from tests.captioner.conftest import TOKEN, png, scene
+from tests.captioner.conftest import TOKEN, jpeg_header, png, png_header, scene
+
+GREEDY = pb.GenerationSettings(num_beams=1)
 
 
 def reason(error: grpc.aio.AioRpcError) -> str:
@@ -111,20 +115,129 @@ async def test_calls_before_the_model_is_there_say_so(config: CaptionerConfig) -
     assert (caught.value.code(), reason(caught.value)) == (StatusCode.UNAVAILABLE, "MODEL_LOADING")
 
 
-async def test_many_clients_at_once_share_batches(stub: CaptionerServiceStub) -> None:
-    image = png(scene("green"))
-    settings = pb.GenerationSettings(num_beams=1)
-    calls = [stub.Caption(pb.CaptionRequest(images=[pb.Image(data=image)], settings=settings)) for _ in range(12)]
-    answers = await asyncio.gather(*calls)
-    assert len({answer.captions[0].text for answer in answers}) == 1
+def encoded(image: Image.Image, kind: str, **options: Any) -> pb.Image:
+    return pb.Image(data=png(image, kind, **options))
 
 
-async def test_a_client_that_goes_away_disturbs_nobody(stub: CaptionerServiceStub, red_disc: pb.Image) -> None:
-    call = stub.Caption(pb.CaptionRequest(images=[red_disc] * 8))
-    await asyncio.sleep(0)
-    call.cancel()
-    answer = await stub.Caption(pb.CaptionRequest(images=[red_disc]))
+def first_red(kind: str) -> pb.Image:
+    """An animation that begins with a red disc and goes on with a blue one."""
+    return encoded(scene("red"), kind, save_all=True, append_images=[scene("blue")])
+
+
+CUT = png(scene("red"))[:-200], png(scene("red"), "JPEG")[:-200]
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (encoded(Image.new("RGB", (1, 1), "red"), "PNG"), ""),
+        (encoded(scene("red").convert("CMYK"), "JPEG", quality=95), "red"),
+        (encoded(scene("red").convert("CMYK"), "TIFF"), "red"),
+        (encoded(scene("red").convert("P"), "PNG"), "red"),
+        (encoded(scene("red").convert("RGBA"), "WEBP", lossless=True), "red"),
+        (first_red("GIF"), "red"),
+        (first_red("PNG"), "red"),
+        (first_red("WEBP"), "red"),
+    ],
+    ids=[
+        "1 pixel",
+        "CMYK JPEG",
+        "CMYK TIFF",
+        "palette",
+        "alpha",
+        "GIF",
+        "APNG",
+        "animated WEBP",
+    ],
+)
+async def test_unusual_images_are_described(stub: CaptionerServiceStub, image: pb.Image, text: str) -> None:
+    caption = (await stub.Caption(pb.CaptionRequest(images=[image], settings=GREEDY))).captions[0]
+    assert caption.num_tokens > 0
+    assert text in caption.text
+
+
+async def test_sixteen_bits_are_seen_as_eight(stub: CaptionerServiceStub) -> None:
+    gray = scene("red").convert("L")
+    wide = Image.fromarray(np.asarray(gray, np.uint16) * 257)
+    images = [encoded(gray, "PNG"), encoded(wide, "PNG"), encoded(wide, "TIFF")]
+    eight, *sixteen = (await stub.Caption(pb.CaptionRequest(images=images, settings=GREEDY))).captions
+    assert sixteen == [eight, eight]
+
+
+@pytest.mark.parametrize(
+    ("data", "why", "words"),
+    [
+        (b"no picture", "IMAGE_UNREADABLE", "10 bytes that are none of PNG, JPEG"),
+        (CUT[0], "IMAGE_UNREADABLE", "damaged or truncated"),
+        (CUT[1], "IMAGE_UNREADABLE", "damaged or truncated"),
+        (png(Image.new("F", (4, 4)), "TIFF"), "IMAGE_UNREADABLE", "expected 8 or 16 bits"),
+        (png_header(30_000, 30_000), "IMAGE_TOO_LARGE", "30000x30000 pixels; at most 64 megapixels"),
+        (jpeg_header(30_000, 30_000), "IMAGE_TOO_LARGE", "30000x30000 pixels; at most 64 megapixels"),
+        (png_header(8_001, 8_000), "IMAGE_TOO_LARGE", "8001x8000 pixels; at most 64 megapixels"),
+    ],
+    ids=["no image", "cut PNG", "cut JPEG", "float TIFF", "900 MP PNG", "900 MP JPEG", "over the limit"],
+)
+async def test_bad_images_are_refused_by_index_and_the_service_lives(
+    stub: CaptionerServiceStub, red_disc: pb.Image, data: bytes, why: str, words: str
+) -> None:
+    images = [red_disc, pb.Image(data=data)]
+    questions = [pb.Question(image=image, text="what color is the object?") for image in images]
+    for call in (
+        stub.Caption(pb.CaptionRequest(images=images, settings=GREEDY)),
+        stub.Answer(pb.AnswerRequest(questions=questions)),
+        stub.Embed(pb.EmbedRequest(images=images)),
+        stub.Match(pb.MatchRequest(images=images, texts=["a red circle"])),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert (caught.value.code(), reason(caught.value)) == (StatusCode.INVALID_ARGUMENT, why)
+        assert "image 1 " in (caught.value.details() or "")
+        assert words in (caught.value.details() or "")
+    answer = await stub.Caption(pb.CaptionRequest(images=[red_disc], settings=GREEDY))
     assert "red" in answer.captions[0].text
+
+
+async def test_files_over_the_limit_are_refused_before_they_are_read(
+    stub: CaptionerServiceStub, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Caption(pb.CaptionRequest(images=[pb.Image(data=bytes(16 * 1024**2 + 1))]))
+    assert (caught.value.code(), reason(caught.value)) == (StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert "images[0].data" in (caught.value.details() or "")
+    monkeypatch.setattr("captioner.images.MAX_FILE_BYTES", 100)
+    store.put("sessions/x/instance_images/1.png", bytes(101))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Caption(pb.CaptionRequest(images=[pb.Image(object="sessions/x/instance_images/1.png")]))
+    assert (caught.value.code(), reason(caught.value)) == (StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE")
+    assert "101 bytes; at most 100" in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"prompt": "<image>"}, {"settings": pb.GenerationSettings(num_beams=1, max_new_tokens=256)}],
+    ids=["image token", "too long"],
+)
+async def test_prompts_that_the_model_cannot_take(
+    stub: CaptionerServiceStub, red_disc: pb.Image, fields: dict[str, Any]
+) -> None:
+    for call in (
+        stub.Caption(pb.CaptionRequest(images=[red_disc], **fields)),
+        stub.CaptionSession(pb.CaptionSessionRequest(session="sessions/x", **fields)).read(),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert (caught.value.code(), reason(caught.value)) == (StatusCode.INVALID_ARGUMENT, "PROMPT_UNUSABLE")
+
+
+async def test_the_image_token_is_no_word(stub: CaptionerServiceStub, red_disc: pb.Image) -> None:
+    for call in (
+        stub.Answer(pb.AnswerRequest(questions=[pb.Question(image=red_disc, text="what is <image>?")])),
+        stub.Embed(pb.EmbedRequest(texts=["<image>"])),
+        stub.Match(pb.MatchRequest(images=[red_disc], texts=["a <image>"])),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert (caught.value.code(), reason(caught.value)) == (StatusCode.INVALID_ARGUMENT, "PROMPT_UNUSABLE")
 
 
 class TestCaptionSession:
@@ -156,10 +269,18 @@ class TestCaptionSession:
         await self.outcomes(stub, existing=pb.EXISTING_CAPTIONS_REPLACE)
         assert "red" in (sessions.caption("discs", "red.png") or "")
 
-    async def test_a_bad_image_is_its_own_error(self, stub: CaptionerServiceStub, sessions: Sessions) -> None:
+    async def test_a_bad_image_is_its_own_error(
+        self, stub: CaptionerServiceStub, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("captioner.images.MAX_FILE_BYTES", 100_000)
         sessions.put_image("discs", "bad.png", b"no picture")
+        sessions.put_image("discs", "huge.png", bytes(100_001))
+        sessions.put_image("discs", "wide.png", png_header(30_000, 30_000))
         outcomes = await self.outcomes(stub)
-        assert "bad.png" in outcomes["bad.png"].error
+        for name, words in (("bad.png", "none of PNG"), ("huge.png", "100001 bytes"), ("wide.png", "30000x30000")):
+            assert name in outcomes[name].error
+            assert words in outcomes[name].error
+            assert sessions.caption("discs", name) is None
         assert not outcomes["red.png"].error
 
     async def test_unknown_and_empty_sessions(self, stub: CaptionerServiceStub, store: ObjectStore) -> None:

@@ -1,5 +1,6 @@
 """Conversions that are interrupted: cancelled, cut off by a restart, and left alone by their store."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from artifacts.checkpoints import Checkpoints, Manifest
 from artifacts.embedded import EmbeddedStore
@@ -28,6 +30,8 @@ from converter.errors import ConversionFinished
 from converter.job import Job
 from converter.jobs import Jobs
 from converter.metrics import ConversionMetrics
+from darkroom.converter.v1 import converter_pb2 as pb
+from google.rpc import error_details_pb2
 
 Files = dict[str, bytes]
 Publish = Callable[..., Manifest]
@@ -40,22 +44,30 @@ class Gate:
         self.reached = threading.Event()
         self.open = threading.Event()
 
-    def pass_through(self, job: Job) -> None:
-        if job.snapshot().num_tensors_done == 300:
+    def pass_through(self, num_tensors: int) -> None:
+        if num_tensors == 300:
             self.reached.set()
-            assert self.open.wait(60)
+            assert self.open.wait(300)
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+def gate(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """In the middle of writing, or with the parameter "proving" of reading the result back."""
     gate = Gate()
-    wrote = Job.wrote
+    wrote, proved_tensor = Job.wrote, Job.proved_tensor
 
-    def gated(job: Job, num_bytes: int) -> None:
-        gate.pass_through(job)
+    def gated_write(job: Job, num_bytes: int) -> None:
+        gate.pass_through(job.snapshot().num_tensors_done)
         wrote(job, num_bytes)
 
-    monkeypatch.setattr(Job, "wrote", gated)
+    def gated_proof(job: Job) -> None:
+        gate.pass_through(job.snapshot().num_tensors_proved)
+        proved_tensor(job)
+
+    if getattr(request, "param", "writing") == "writing":
+        monkeypatch.setattr(Job, "wrote", gated_write)
+    else:
+        monkeypatch.setattr(Job, "proved_tensor", gated_proof)
     yield gate
     gate.open.set()
 
@@ -270,37 +282,76 @@ def own_store(tmp_path: Path) -> Iterator[EmbeddedStore]:
     server.stop(kill=True)
 
 
-async def test_a_conversion_waits_for_its_store_and_goes_on(
-    own_store: EmbeddedStore, gate: Gate, serve: Any, ended: Any, failure: Any, micro_files: Files
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of conversions, once for each time that one began to write."""
+    begun: list[str] = []
+    start_counting = Job.start_counting
+
+    def counted(job: Job, num_tensors: int, num_bytes: int) -> None:
+        if num_tensors:
+            begun.append(job.conversion.id)
+        start_counting(job, num_tensors, num_bytes)
+
+    monkeypatch.setattr(Job, "start_counting", counted)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("gate", "retries"),
+    [("writing", 0), ("proving", 0), ("writing", 60)],
+    indirect=["gate"],
+    ids=["long outage while writing", "long outage while proving", "outage shorter than the retries"],
+)
+async def test_a_conversion_goes_on_when_its_store_is_back(
+    retries: int,
+    own_store: EmbeddedStore,
+    gate: Gate,
+    attempts: list[str],
+    serve: Any,
+    ended: Any,
+    failure: Any,
+    sizes: Callable[..., Any],
+    folder_files: Callable[..., Files],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import asyncio
-
-    from darkroom.converter.v1 import converter_pb2 as pb
-    from google.rpc import error_details_pb2
-
-    config = replace(await asyncio.to_thread(own_store.start), retries=0)
+    """The store is killed in the middle of an upload in parts. A second conversion waits behind the first."""
+    monkeypatch.setattr("artifacts.writer.PART_SIZE_BYTES", 5 * 1024**2)  # the smallest that S3 allows
+    shapes = sizes(unet=(32, 64, 96, 128)).shapes  # 17 MB, of which the gate lets 7 MB pass
+    arrays = {part: {name: np.ones(shape, np.float16) for name, shape in each.items()} for part, each in shapes.items()}
+    config = replace(await asyncio.to_thread(own_store.start), retries=retries)
     store = ObjectStore(config)
     checkpoints = Checkpoints(store)
     fields = {"architecture": "sd15", "kind": "base", "precision": "fp16", "prediction_type": "epsilon"}
     with checkpoints.begin("toy", format="diffusers", resolution=64, base_model="", **fields) as writer:
-        for path, data in micro_files.items():
+        for path, data in folder_files(arrays).items():
             writer.add_bytes(path, data)
         writer.publish()
-    request = pb.CreateConversionRequest(source="checkpoints/toy", format=pb.FORMAT_CKPT)
     async with serve(config) as stub:
-        conversion = await stub.CreateConversion(request)
-        assert await asyncio.to_thread(gate.reached.wait, 60)
+        first = await stub.CreateConversion(pb.CreateConversionRequest(source="checkpoints/toy", format=pb.FORMAT_CKPT))
+        second = await stub.CreateConversion(
+            pb.CreateConversionRequest(source="checkpoints/toy", format=pb.FORMAT_SAFETENSORS)
+        )
+        watching = [asyncio.ensure_future(ended(stub, conversion)) for conversion in (first, second)]
+        assert await asyncio.to_thread(gate.reached.wait, 300)
         await asyncio.to_thread(own_store.stop, True)
         gate.open.set()
-        error = await failure(stub.CreateConversion(pb.CreateConversionRequest(source="checkpoints/x", format=2)))
-        assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
-        assert error.detail(error_details_pb2.RetryInfo).retry_delay.seconds > 0
-        waiting = await stub.GetConversion(pb.GetConversionRequest(name=conversion.name))
+        if not retries:
+            error = await failure(stub.CreateConversion(pb.CreateConversionRequest(source="checkpoints/x", format=2)))
+            assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+            assert error.detail(error_details_pb2.RetryInfo).retry_delay.seconds > 0
+        waiting = await stub.GetConversion(pb.GetConversionRequest(name=first.name))
         assert waiting.state == pb.CONVERSION_STATE_RUNNING
         await asyncio.to_thread(own_store.start)
-        done = await ended(stub, conversion)
-    assert done.state == pb.CONVERSION_STATE_SUCCEEDED
-    checkpoints.verify("toy.ckpt")
+        done = await asyncio.gather(*watching)
+    assert [conversion.error for conversion in done] == ["", ""]
+    assert [conversion.state for conversion in done] == [pb.CONVERSION_STATE_SUCCEEDED] * 2
+    assert len({conversion.tensors_sha256 for conversion in done}) == 1
+    assert (attempts.count("toy.ckpt") > 1) == (retries == 0)
+    for checkpoint_id in ("toy", "toy.ckpt", "toy.safetensors"):
+        manifest = checkpoints.verify(checkpoint_id)
+        names = {stat.key.split("/")[2] for stat in store.list(f"checkpoints/{checkpoint_id}/")}
+        assert names == {manifest.writer, "manifest.json"}
 
 
 def test_an_identical_conversion_that_exists_is_not_an_error_for_the_store(store: ObjectStore) -> None:

@@ -37,7 +37,9 @@ def test_a_conversion_is_counted(publish: Callable[..., Manifest], micro_files: 
 
 def test_help_lists_the_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["converter", "--help"])
-    assert program.main() == 0
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "DARKROOM_CONVERTER_WORKERS" in printed
     assert "DARKROOM_S3_ENDPOINT" in printed
@@ -49,7 +51,9 @@ def test_a_wrong_configuration_is_explained(
     monkeypatch.setattr(sys, "argv", ["converter"])
     monkeypatch.setenv("DARKROOM_CONVERTER_WORKERS", "0")
     monkeypatch.delenv("DARKROOM_S3_ENDPOINT", raising=False)
-    assert program.main() == 2
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 64
     printed = capsys.readouterr().err
     assert "DARKROOM_CONVERTER_WORKERS" in printed
     assert "DARKROOM_S3_ENDPOINT" in printed

@@ -1,7 +1,11 @@
 """ConverterService as a client sees it: real gRPC, real store."""
 
+import io
+import os
 import pickle
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,6 +14,7 @@ from artifacts.checkpoints import Checkpoints, Manifest
 from artifacts.errors import NotFound
 from artifacts.store import ObjectStore
 from darkroom.converter.v1 import converter_pb2 as pb
+from google.rpc import error_details_pb2
 
 Files = dict[str, bytes]
 Publish = Callable[..., Manifest]
@@ -69,20 +74,55 @@ async def test_inspect_a_single_file_in_the_bucket(
     assert found.metadata["global_step"] == "0"
 
 
+class Hostile:
+    """Pickles as a call of os.system that would make `marker`."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.marker}",)
+
+
+def bare_pickle(value: Any) -> bytes:
+    return pickle.dumps(value, 2)
+
+
+def zipped_pickle(value: Any) -> bytes:
+    """A .ckpt of this state dict, as torch packs it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", bare_pickle({"state_dict": value}))
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("pack", [bare_pickle, zipped_pickle])
 async def test_a_hostile_pickle_is_refused_by_name_and_the_service_lives(
-    serve: Any, failure: Any, toy: Manifest, store: ObjectStore
+    pack: Callable[[Any], bytes],
+    serve: Any,
+    failure: Any,
+    toy: Manifest,
+    publish: Publish,
+    store: ObjectStore,
+    tmp_path: Path,
 ) -> None:
-    from google.rpc import error_details_pb2
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return eval, ("1/0",)
-
-    store.put("models/evil.ckpt", pickle.dumps(Evil(), 2))
+    marker = tmp_path / "executed"
+    data = pack({"weight": Hostile(marker)})
+    store.put("models/evil.ckpt", data)
+    publish("evil", {"model.ckpt": data}, format="ckpt", parents=("toy",))
     async with serve() as stub:
-        error = await failure(stub.Inspect(pb.InspectRequest(object="models/evil.ckpt")))
-        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNSAFE_PICKLE")
-        assert error.detail(error_details_pb2.ErrorInfo).metadata["refused"].endswith("eval")
+        for call in (
+            stub.Inspect(pb.InspectRequest(object="models/evil.ckpt")),
+            stub.Inspect(pb.InspectRequest(checkpoint="checkpoints/evil")),
+            stub.CreateConversion(wanted("evil")),
+            stub.CreateConversion(wanted("evil", pb.FORMAT_DIFFUSERS)),
+        ):
+            error = await failure(call)
+            assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNSAFE_PICKLE")
+            assert error.detail(error_details_pb2.ErrorInfo).metadata["refused"] == "posix.system"
+        assert not marker.exists()
+        assert not (await stub.ListConversions(pb.ListConversionsRequest())).conversions
         assert (await stub.Inspect(pb.InspectRequest(checkpoint="checkpoints/toy"))).architecture == "sd15"
 
 
@@ -236,23 +276,75 @@ async def test_configuration_that_does_not_fit_is_refused(
     assert "v_prediction" in error.message
 
 
-async def test_a_damaged_source_fails_and_nothing_is_published(
+UNET = "unet/diffusion_pytorch_model.safetensors"
+# Source, file, place of the flipped bit, and the reason of the refusal; "" where headers do not show it.
+DAMAGE: dict[str, tuple[str, str, Callable[[bytes], int], str]] = {
+    "values of a folder": ("toy", UNET, lambda data: len(data) - 7, ""),
+    "metadata of a folder": ("toy", UNET, lambda data: data.index(b'"format"') + 1, ""),
+    "name in a folder": ("toy", UNET, lambda data: data.index(b"conv_in.weight"), "NOT_CONVERTIBLE"),
+    "configuration": ("toy", "scheduler/scheduler_config.json", lambda data: len(data) - 3, "DIGEST_MISMATCH"),
+    "values of a .safetensors": ("toy.safetensors", "model.safetensors", lambda data: len(data) // 2, ""),
+    "header of a .safetensors": ("toy.safetensors", "model.safetensors", lambda data: 8, "CHECKPOINT_MALFORMED"),
+    "values of a .ckpt": ("toy.ckpt", "model.ckpt", lambda data: data.index(b"PK\x07\x08", len(data) // 2) - 1, ""),
+    "checksum in a .ckpt": ("toy.ckpt", "model.ckpt", lambda data: data.rindex(b"PK\x07\x08") + 4, ""),
+    "pickle of a .ckpt": ("toy.ckpt", "model.ckpt", lambda data: data.index(b"_rebuild_tensor_v2"), "UNSAFE_PICKLE"),
+    "directory of a .ckpt": (
+        "toy.ckpt",
+        "model.ckpt",
+        lambda data: data.rindex(b"PK\x01\x02") + 43,
+        "CHECKPOINT_MALFORMED",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+async def test_a_flipped_bit_stops_the_conversion_and_nothing_is_published(
+    name: str,
+    serve: Any,
+    ended: Any,
+    failure: Any,
+    toy: Manifest,
+    checkpoints: Checkpoints,
+    convert: Callable[..., Manifest],
+    store: ObjectStore,
+) -> None:
+    source, path, place, reason = DAMAGE[name]
+    if source != "toy":
+        convert("toy", source.partition(".")[2])
+    target = pb.FORMAT_CKPT if source == "toy.safetensors" else pb.FORMAT_SAFETENSORS
+    key = checkpoints.key(source, path)
+    good = store.get(key)
+    at = place(good)
+    store.put(key, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    async with serve() as stub:
+        creating = stub.CreateConversion(wanted(source, target, checkpoint_id="made"))
+        if reason:
+            error = await failure(creating)
+            assert error.reason == reason
+            assert source in error.message
+        else:
+            done = await ended(stub, await creating)
+            assert done.state == pb.CONVERSION_STATE_FAILED
+            assert f"DigestMismatch: '{source}/{path}' is damaged" in done.error
+        with pytest.raises(NotFound):
+            checkpoints.get("made")
+        assert not list(store.list("checkpoints/made/"))
+        store.put(key, good)
+        repeated = await ended(stub, await stub.CreateConversion(wanted(source, target, checkpoint_id="made")))
+        assert repeated.state == pb.CONVERSION_STATE_SUCCEEDED
+
+
+async def test_a_failed_conversion_is_repeated_unless_the_request_is_the_same(
     serve: Any, ended: Any, toy: Manifest, checkpoints: Checkpoints, store: ObjectStore
 ) -> None:
-    key = checkpoints.key(toy, "vae/diffusion_pytorch_model.safetensors")
-    data = bytearray(store.get(key))
-    data[-7] ^= 4
-    store.put(key, bytes(data))
+    key = checkpoints.key(toy, UNET)
+    good = store.get(key)
+    store.put(key, good[:-1] + b"!")
     async with serve() as stub:
         failed = await ended(stub, await stub.CreateConversion(wanted(request_id="r1")))
         assert failed.state == pb.CONVERSION_STATE_FAILED
-        assert "DigestMismatch" in failed.error
-        assert "toy/vae/diffusion_pytorch_model.safetensors" in failed.error
-        with pytest.raises(NotFound):
-            checkpoints.get("toy.safetensors")
         assert await stub.CreateConversion(wanted(request_id="r1")) == failed
-        data[-7] ^= 4
-        store.put(key, bytes(data))
+        store.put(key, good)
         repeated = await ended(stub, await stub.CreateConversion(wanted(request_id="r2")))
         assert repeated.state == pb.CONVERSION_STATE_SUCCEEDED
 
@@ -271,8 +363,6 @@ async def test_pages_are_newest_first(serve: Any, failure: Any, ended: Any, toy:
 
 
 async def test_wrong_requests_are_refused_field_by_field(serve: Any, failure: Any) -> None:
-    from google.rpc import error_details_pb2
-
     async with serve() as stub:
         request = pb.CreateConversionRequest(source="../secrets", checkpoint_id="UPPER CASE")
         error = await failure(stub.CreateConversion(request))

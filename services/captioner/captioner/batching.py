@@ -10,7 +10,7 @@ Domain: knows neither pictures nor tensors. `run_batch` is called in a worker th
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,7 +87,7 @@ class Batcher(Generic[R, T]):
         self._queue.clear()
 
     @contextmanager
-    def admitted(self, count: int):  # type: ignore[no-untyped-def]
+    def admitted(self, count: int) -> Iterator[None]:
         """Reserve places for the rows of one request, from before its images are decoded until its results are out.
 
         Raises QueueFull if the places are taken; a request larger than the whole queue is let in alone.
@@ -103,7 +103,7 @@ class Batcher(Generic[R, T]):
             self._observer.waiting(self._num_admitted)
 
     @contextmanager
-    def preparing(self, count: int = 1):  # type: ignore[no-untyped-def]
+    def preparing(self, count: int) -> Iterator[None]:
         """Announce rows that will be submitted soon, so that a batch waits for them."""
         self._num_preparing += count
         try:

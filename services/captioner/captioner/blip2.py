@@ -3,6 +3,7 @@
 Adapter over transformers; one worker thread owns it. Sizes and token numbers come from the checkpoint, never from defaults.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from transformers import (
 
 from captioner import folders
 from captioner.batching import Entry
-from captioner.errors import ModelUnusable
-from captioner.generation import Row, Settings, Text, batch_key
+from captioner.errors import ModelUnusable, PromptUnusable
+from captioner.generation import IMAGE_TOKEN, Row, Settings, Text, batch_key, check_words
 from captioner.sampling import RowSampler, StopAbandoned
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,6 +32,10 @@ class GenerationModel:
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         config = folders.read_config(folder, "Blip2ForConditionalGeneration")
+        if not config.get("use_decoder_only_language_model", True):
+            raise ModelUnusable(
+                f"{folder}: its language model is an encoder-decoder; one that continues its prompt (OPT) is needed"
+            )
         self.name = folder.resolve().name
         self.device = resolve_device(device)
         self.precision = precision
@@ -41,7 +46,10 @@ class GenerationModel:
         self.num_query_tokens: int = self._model.config.num_query_tokens
         self.image_size_px: int = self._model.config.vision_config.image_size
         self._check(folder, config)
-        self._newline_ids = self._end_ids()
+        self.max_positions: int = self._model.config.text_config.max_position_embeddings
+        self._end_ids = self._read_end_ids()
+        # Padding changes a tokenizer's state, so that one cannot serve two threads.
+        self._checking_tokenizer = copy.deepcopy(self._processor.tokenizer)
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """Pixels of one RGB picture; safe to call from several threads."""
@@ -52,6 +60,18 @@ class GenerationModel:
     def question_prompt(question: str) -> str:
         """The template of zero-shot VQA (BLIP-2 paper, section 4.1); bare questions get empty answers."""
         return f"Question: {question.strip()} Answer:"
+
+    def check_prompt(self, prompt: str, settings: Settings) -> None:
+        """Raises PromptUnusable. Not to be called from several threads at once."""
+        check_words(prompt)
+        num_prompt = len(self._checking_tokenizer(prompt)["input_ids"])
+        needed = self.num_query_tokens + num_prompt + settings.max_new_tokens
+        if needed > self.max_positions:
+            raise PromptUnusable(
+                f"{self.num_query_tokens} image tokens, {num_prompt} of the prompt and max_new_tokens "
+                f"{settings.max_new_tokens} are {needed}, and {self.name} has {self.max_positions} positions; "
+                "shorten the prompt or lower max_new_tokens"
+            )
 
     @torch.inference_mode()
     def generate(self, entries: Sequence[Entry[Row, Text]]) -> list[Text]:
@@ -87,27 +107,29 @@ class GenerationModel:
     def _generation_config(self, settings: Settings) -> GenerationConfig:
         key = batch_key(settings)
         own = self._model.generation_config
+        # What is None here would come from the checkpoint's generation_config.json.
         return GenerationConfig(
             num_beams=key.num_beams,
+            early_stopping=False,
             # Rows that sample do so in RowSampler, so that one call can hold different seeds.
             do_sample=False,
-            min_new_tokens=key.min_new_tokens or None,
+            min_new_tokens=key.min_new_tokens,
             max_new_tokens=key.max_new_tokens,
             repetition_penalty=key.repetition_penalty,
             no_repeat_ngram_size=key.no_repeat_ngram_size,
             length_penalty=key.length_penalty,
-            eos_token_id=self._newline_ids,
+            eos_token_id=self._end_ids,
             bos_token_id=own.bos_token_id,
             pad_token_id=own.pad_token_id if own.pad_token_id is not None else self._processor.tokenizer.pad_token_id,
         )
 
     def _to_text(self, ids: list[int], settings: Settings) -> Text:
-        ends = [position for position, token in enumerate(ids) if token in self._newline_ids]
+        ends = [position for position, token in enumerate(ids) if token in self._end_ids]
         kept = ids[: ends[0]] if ends else ids
         text = self._processor.tokenizer.decode(kept, skip_special_tokens=True).strip()
         return Text(text, truncated=not ends and len(ids) >= settings.max_new_tokens, num_tokens=len(kept))
 
-    def _end_ids(self) -> list[int]:
+    def _read_end_ids(self) -> list[int]:
         """Token ids that end a text: the checkpoint's own (BLIP-2 OPT: newline)."""
         own = self._model.generation_config.eos_token_id
         if own is None:
@@ -123,10 +145,12 @@ class GenerationModel:
                 f"{folder}: the processor puts {found} image tokens into a prompt and the model needs {wanted}; "
                 "set num_query_tokens in processor_config.json"
             )
-        token_id = self._processor.tokenizer.convert_tokens_to_ids("<image>")
+        token_id = self._processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         index = config.get("image_token_index")
         if token_id != index:
-            raise ModelUnusable(f"{folder}: <image> is token {token_id} of the tokenizer and {index} in config.json")
+            raise ModelUnusable(
+                f"{folder}: {IMAGE_TOKEN} is token {token_id} of the tokenizer and {index} in config.json"
+            )
         size = self._processor.image_processor.size
         edges = {size["height"], size["width"]} if "height" in size else set(size.values())
         if edges != {self.image_size_px}:

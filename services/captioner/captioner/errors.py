@@ -2,8 +2,10 @@
 
 CaptionerError
 ├── ModelLoading, QueueFull            try again
-├── ImageUnreadable, ImageTooLarge     the picture is at fault
+├── ImageUnreadable                    the picture is at fault
+├── ImageTooLarge, ImageFileTooLarge   the picture is over a limit
 ├── SettingsContradict                 two settings exclude each other
+├── PromptUnusable                     the model cannot take this prompt
 ├── NoRetrievalModel                   Embed and Match are not configured
 ├── SessionEmpty                       nothing to caption
 └── ModelUnusable                      the folder is not a BLIP-2 this service can trust; ends the start
@@ -53,8 +55,22 @@ class ImageTooLarge(CaptionerError):
         self.limit_megapixels = limit_megapixels
 
 
+class ImageFileTooLarge(CaptionerError):
+    """The object is larger than an image file may be. Fields: key, num_bytes, limit_bytes."""
+
+    def __init__(self, key: str, num_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"{key!r} has {num_bytes} bytes; at most {limit_bytes} are read as an image")
+        self.key = key
+        self.num_bytes = num_bytes
+        self.limit_bytes = limit_bytes
+
+
 class SettingsContradict(CaptionerError):
     """Two settings exclude each other."""
+
+
+class PromptUnusable(CaptionerError):
+    """The prompt contains the image token, or does not fit into the model's positions."""
 
 
 class NoRetrievalModel(CaptionerError):

@@ -6,10 +6,17 @@ Domain: `server` fills these from the proto, `batching` groups by `batch_key`, `
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.errors import SettingsContradict
+from captioner.errors import PromptUnusable, SettingsContradict
 
 CAPTION_BEAMS = 5
 ANSWER_BEAMS = 1
+IMAGE_TOKEN = "<image>"
+
+
+def check_words(text: str) -> None:
+    """Raises PromptUnusable for a text whose tokens would be taken for a picture's."""
+    if IMAGE_TOKEN in text:
+        raise PromptUnusable(f"the text contains {IMAGE_TOKEN!r}, which stands for the picture; leave it out")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,27 @@
 
 import io
 import warnings
+from typing import cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from captioner.errors import ImageTooLarge, ImageUnreadable
+from captioner.errors import ImageFileTooLarge, ImageTooLarge, ImageUnreadable
 
 MAX_MEGAPIXELS = 64
+# Of a file in the bucket: what a session takes.
+MAX_FILE_BYTES = 64 * 1024 * 1024
 # Formats whose decoders are in every Pillow build; EPS and friends would start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+# Pillow only warns between one and two times its own limit; ours is stricter and explicit. Set once, because changing
+# the filters around each call is not safe in threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def check_file_size(key: str, num_bytes: int) -> None:
+    """Raises ImageFileTooLarge for an object that shall not be read into memory."""
+    if num_bytes > MAX_FILE_BYTES:
+        raise ImageFileTooLarge(key, num_bytes, MAX_FILE_BYTES)
 
 
 def decode(data: bytes, index: int = 0) -> Image.Image:
@@ -17,30 +30,27 @@ def decode(data: bytes, index: int = 0) -> Image.Image:
 
     index: position in the request, for messages. Raises ImageUnreadable and ImageTooLarge.
     """
-    with warnings.catch_warnings():
-        # Pillow only warns between one and two times its own limit; ours below is stricter and explicit.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                width, height = opened.size
-                if width * height > MAX_MEGAPIXELS * 1_000_000:
-                    raise ImageTooLarge(index, width, height, MAX_MEGAPIXELS)
-                opened.seek(0)
-                opened.load()
-                return _to_rgb(ImageOps.exif_transpose(opened))
-        except Image.DecompressionBombError as error:
-            raise ImageTooLarge(index, *_bomb_size(data), MAX_MEGAPIXELS) from error
-        except UnidentifiedImageError as error:
-            raise ImageUnreadable(index, f"{len(data)} bytes that are none of {', '.join(FORMATS)}") from error
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise ImageUnreadable(index, f"the file is damaged or truncated ({error})") from error
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            width, height = opened.size
+            if width * height > MAX_MEGAPIXELS * 1_000_000:
+                raise ImageTooLarge(index, width, height, MAX_MEGAPIXELS)
+            opened.seek(0)
+            opened.load()
+            return _to_rgb(ImageOps.exif_transpose(opened), index)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(index, *_size(data), MAX_MEGAPIXELS) from error
+    except UnidentifiedImageError as error:
+        raise ImageUnreadable(index, f"{len(data)} bytes that are none of {', '.join(FORMATS)}") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageUnreadable(index, f"the file is damaged or truncated ({error})") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, index: int) -> Image.Image:
+    if image.mode == "F":
+        raise ImageUnreadable(index, "its pixels are floating-point numbers of no known range, expected 8 or 16 bits")
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        # 16 bits for each pixel: convert("L") would clip instead of scaling.
-        scaled = image.convert("I").point(lambda value: value * (1 / 257))
-        return scaled.convert("L").convert("RGB")
+        return _sixteen_bits_to_rgb(image.convert("I"), index)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -48,8 +58,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _bomb_size(data: bytes) -> tuple[int, int]:
-    """Width and height from a header that Pillow refuses to open for its size."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    return 0, 0
+def _sixteen_bits_to_rgb(gray: Image.Image, index: int) -> Image.Image:
+    """Scaled, where convert("L") would clip. Raises ImageUnreadable for a picture that needs more than 16 bits."""
+    darkest, brightest = cast("tuple[int, int]", gray.getextrema())
+    if darkest < 0 or brightest > 0xFFFF:
+        raise ImageUnreadable(index, f"its pixels go from {darkest} to {brightest}, expected 8 or 16 bits (0 to 65535)")
+    return gray.point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height from the header of a picture that `Image.open` knows and refuses for its size."""
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is None or accept(data[:16]):
+            with factory(io.BytesIO(data), "") as image:
+                return image.size
+    raise AssertionError("Image.open knew the format")

@@ -18,7 +18,7 @@ class RowSampler(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, settings: Sequence[Settings]) -> None:
         self._settings = settings
-        self._generators = [torch.Generator().manual_seed(row.seed % 2**63) for row in settings]
+        self._generators = [torch.Generator().manual_seed(row.seed) for row in settings]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """scores: (rows, vocabulary), log-probabilities up to a constant. Called once for each new token."""
@@ -26,7 +26,9 @@ class RowSampler(LogitsProcessor):  # type: ignore[misc]
         for row, (settings, generator) in enumerate(zip(self._settings, self._generators, strict=True)):
             if settings.samples:
                 uniform = torch.rand(scores.shape[-1], generator=generator).clamp_(min=1e-20).to(scores.device)
-                perturbed[row] = _keep_likely(perturbed[row] / settings.temperature, settings) - (-uniform.log()).log()
+                # Differences to the greatest: a temperature near 0 must not make infinities of it.
+                cooled = (perturbed[row] - perturbed[row].max()) / settings.temperature
+                perturbed[row] = _keep_likely(cooled, settings) - (-uniform.log()).log()
         return perturbed
 
 

@@ -17,7 +17,7 @@ from darkroom.captioner.v1 import service_pb2, service_pb2_grpc
 from grpc import StatusCode
 from prometheus_client import CollectorRegistry
 
-from captioner import errors, generation
+from captioner import errors, generation, images
 from captioner.config import CaptionerConfig
 from captioner.metrics import batch_metrics
 from captioner.service import Captioner, ReadsImages
@@ -37,11 +37,17 @@ ERRORS: ErrorTable = {
     errors.QueueFull: ErrorRule(StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_seconds=1),
     errors.ImageUnreadable: ErrorRule(StatusCode.INVALID_ARGUMENT, "IMAGE_UNREADABLE"),
     errors.ImageTooLarge: ErrorRule(StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE"),
+    errors.ImageFileTooLarge: ErrorRule(StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE"),
     errors.SettingsContradict: ErrorRule(StatusCode.INVALID_ARGUMENT, "SETTINGS_CONTRADICT"),
+    errors.PromptUnusable: ErrorRule(StatusCode.INVALID_ARGUMENT, "PROMPT_UNUSABLE"),
     errors.NoRetrievalModel: ErrorRule(StatusCode.FAILED_PRECONDITION, "NO_RETRIEVAL_MODEL"),
     errors.SessionEmpty: ErrorRule(StatusCode.FAILED_PRECONDITION, "SESSION_EMPTY"),
     store_errors.NotFound: ErrorRule(StatusCode.NOT_FOUND, "NOT_FOUND"),
     store_errors.InvalidName: ErrorRule(StatusCode.INVALID_ARGUMENT, "INVALID_NAME"),
+    store_errors.CaptionInvalid: ErrorRule(StatusCode.FAILED_PRECONDITION, "CAPTION_INVALID"),
+    store_errors.ManifestInvalid: ErrorRule(StatusCode.FAILED_PRECONDITION, "RECORD_INVALID"),
+    store_errors.AccessDenied: ErrorRule(StatusCode.FAILED_PRECONDITION, "STORE_ACCESS_DENIED"),
+    store_errors.StoreError: ErrorRule(StatusCode.FAILED_PRECONDITION, "STORE_REJECTED"),
     store_errors.StoreUnavailable: ErrorRule(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_seconds=5),
 }
 
@@ -86,36 +92,36 @@ class CaptionerServicer(service_pb2_grpc.CaptionerServiceServicer):
         return pb.AnswerResponse(answers=map(to_caption, texts))
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
-        images, texts = await self._captioner.embed(self._readers(request.images), list(request.texts))
+        image_vectors, text_vectors = await self._captioner.embed(self._readers(request.images), list(request.texts))
         return pb.EmbedResponse(
             images=[
                 pb.Embedding(values=[value for vector in vectors for value in vector], num_vectors=len(vectors))
-                for vectors in images
+                for vectors in image_vectors
             ],
-            texts=[pb.Embedding(values=vector, num_vectors=1) for vector in texts],
+            texts=[pb.Embedding(values=vector, num_vectors=1) for vector in text_vectors],
         )
 
     async def Match(self, request: pb.MatchRequest, context: Context) -> pb.MatchResponse:
         itc, itm = await self._captioner.match(self._readers(request.images), list(request.texts), request.with_itm)
         rows = [pb.MatchRow(scores=[pb.MatchScore(itc_similarity=value) for value in row]) for row in itc]
-        for row, probabilities in zip(rows, itm or [], strict=False):
-            for score, probability in zip(row.scores, probabilities, strict=True):
-                score.itm_probability = probability
+        if itm is not None:
+            for row, probabilities in zip(rows, itm, strict=True):
+                for score, probability in zip(row.scores, probabilities, strict=True):
+                    score.itm_probability = probability
         return pb.MatchResponse(rows=rows)
 
     async def CaptionSession(
         self, request: pb.CaptionSessionRequest, context: Context
     ) -> AsyncIterator[pb.CaptionSessionResponse]:
         settings = to_settings(request.settings, generation.CAPTION_BEAMS)
-        settings.check()
         prompt = caption_prompt(request)
+        self._captioner.check([prompt], settings)  # once, before the session is read
 
         async def describe(read: Callable[[], bytes]) -> generation.Text:
             return (await self._captioner.generate([read], [prompt], settings))[0]
 
         wording = Wording(request.prefix, request.suffix, request.existing == pb.EXISTING_CAPTIONS_REPLACE)
         session = request.session.removeprefix("sessions/")
-        self._captioner.generation  # noqa: B018 - MODEL_LOADING before the session is read
         async for outcome in caption_session(Sessions(self._store), session, wording, describe):
             yield pb.CaptionSessionResponse(
                 image=f"{request.session}/images/{outcome.filename}",
@@ -126,14 +132,20 @@ class CaptionerServicer(service_pb2_grpc.CaptionerServiceServicer):
                 num_total=outcome.num_total,
             )
 
-    def _readers(self, images: Sequence[pb.Image]) -> list[ReadsImages]:
+    def _readers(self, sources: Sequence[pb.Image]) -> list[ReadsImages]:
         """Functions that give the bytes, so that the store is read in the decoding threads."""
         return [
-            partial(self._store.get, image.object)
-            if image.WhichOneof("source") == "object"
-            else partial(bytes, image.data)
-            for image in images
+            partial(read_object, self._store, source.object)
+            if source.WhichOneof("source") == "object"
+            else partial(bytes, source.data)
+            for source in sources
         ]
+
+
+def read_object(store: ObjectStore, key: str) -> bytes:
+    """An image file in the bucket. Raises NotFound and ImageFileTooLarge."""
+    images.check_file_size(key, store.stat(key).size_bytes)
+    return store.get(key)
 
 
 def caption_prompt(request: pb.CaptionRequest | pb.CaptionSessionRequest) -> str:

@@ -5,14 +5,14 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from captioner import images
 from captioner.batching import Batcher, BatchObserver
 from captioner.errors import ModelLoading, NoRetrievalModel
-from captioner.generation import Row, Settings, Text, batch_key
+from captioner.generation import Row, Settings, Text, batch_key, check_words
 
 if TYPE_CHECKING:  # The models import torch, which takes seconds; the port must be open before that.
     from captioner.blip2 import GenerationModel
@@ -49,7 +49,7 @@ class Captioner:
     async def load(
         self, generation: "Callable[[], GenerationModel]", retrieval: "Callable[[], RetrievalModel] | None"
     ) -> None:
-        """Load the models in the model thread and run each once, so that the first request is no slower than others."""
+        """Load the models in the model thread, the only one that uses them. Raises ModelUnusable."""
         self._retrieval_configured = retrieval is not None
         self._batcher.start()
         self._generation = await self._on_model(generation)
@@ -76,10 +76,16 @@ class Captioner:
             raise ModelLoading if self._retrieval_configured or self._generation is None else NoRetrievalModel
         return self._retrieval
 
-    async def generate(self, readers: Sequence[ReadsImages], prompts: Sequence[str], settings: Settings) -> list[Text]:
-        """A text for each picture and prompt, in order. Raises what reading and decoding raise, and QueueFull."""
+    def check(self, prompts: Iterable[str], settings: Settings) -> None:
+        """Refuse what would spoil a batch. Raises SettingsContradict, PromptUnusable and ModelLoading."""
         settings.check()
+        for prompt in dict.fromkeys(prompts):
+            self.generation.check_prompt(prompt, settings)
+
+    async def generate(self, readers: Sequence[ReadsImages], prompts: Sequence[str], settings: Settings) -> list[Text]:
+        """A text for each picture and prompt, in order. Raises what `check`, reading and decoding raise, and QueueFull."""
         model = self.generation
+        self.check(prompts, settings)
         with self._batcher.admitted(len(readers)):
             with self._batcher.preparing(len(readers)):
                 pixels = await self._prepare(readers, model.prepare)
@@ -93,8 +99,10 @@ class Captioner:
     async def embed(
         self, readers: Sequence[ReadsImages], texts: Sequence[str]
     ) -> tuple[list[list[list[float]]], list[list[float]]]:
-        """Vectors of pictures [image][query token][dim] and of texts [text][dim]."""
+        """Vectors of pictures [image][query token][dim] and of texts [text][dim]. Raises as `generate` does."""
         model = self.retrieval
+        for text in texts:
+            check_words(text)
         with self._batcher.admitted(len(readers) + len(texts)):
             pixels = await self._prepare(readers, model.prepare)
             image_vectors = (await self._on_model(lambda: model.embed_images(pixels))).tolist() if pixels else []
@@ -104,8 +112,10 @@ class Captioner:
     async def match(
         self, readers: Sequence[ReadsImages], texts: Sequence[str], with_itm: bool
     ) -> tuple[list[list[float]], list[list[float]] | None]:
-        """ITC similarities and, if asked for, ITM probabilities, both [image][text]."""
+        """ITC similarities and, if asked for, ITM probabilities, both [image][text]. Raises as `generate` does."""
         model = self.retrieval
+        for text in texts:
+            check_words(text)
         with self._batcher.admitted(len(readers)):
             pixels = await self._prepare(readers, model.prepare)
             itc, itm = await self._on_model(lambda: model.match(pixels, texts, with_itm))

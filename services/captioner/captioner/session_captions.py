@@ -10,8 +10,9 @@ from functools import partial
 
 from artifacts.sessions import InstanceImage, Sessions
 
-from captioner.errors import ImageTooLarge, ImageUnreadable, SessionEmpty
+from captioner.errors import ImageFileTooLarge, ImageTooLarge, ImageUnreadable, SessionEmpty
 from captioner.generation import Text
+from captioner.images import check_file_size
 
 # Images of one session in flight: enough to fill batches, few enough that other callers are served in between.
 _PARALLEL_IMAGES = 8
@@ -52,8 +53,9 @@ async def caption_session(
             return image, image.caption, True, ""
         async with gate:
             try:
+                check_file_size(image.filename, image.size_bytes)
                 text = await describe(partial(sessions.read_image, session, image.filename))
-            except (ImageUnreadable, ImageTooLarge) as error:
+            except (ImageUnreadable, ImageTooLarge, ImageFileTooLarge) as error:
                 return image, "", False, str(error).replace("image 0", f"image {image.filename}", 1)
             caption = f"{wording.prefix}{text.text}{wording.suffix}"
             await asyncio.to_thread(sessions.set_caption, session, image.filename, caption)

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from chassis import config, server, settings_table
+from chassis import program, server
 
 from converter.config import ConverterConfig
 from converter.server import build
@@ -17,15 +17,7 @@ async def serve(settings: ConverterConfig) -> int:
 
 def main() -> int:
     """Read the configuration and serve."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\n\n{settings_table.as_text(ConverterConfig)}")
-        return 0
-    try:
-        settings = config.read(ConverterConfig)
-    except config.ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return asyncio.run(serve(settings))
+    return asyncio.run(serve(program.read_config(ConverterConfig, __doc__ or "")))
 
 
 if __name__ == "__main__":

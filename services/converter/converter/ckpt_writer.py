@@ -5,6 +5,7 @@ that newer versions of torch add. Values are stored plainly at multiples of 64 b
 readers can map the file. Sizes are known from the start; checksums follow each member in a data descriptor.
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,7 +100,7 @@ def write(
     pickle = state_dict_pickle(tensors)
     archive.add("data.pkl", len(pickle), (pickle,))
     for index, tensor in enumerate(tensors):
-        archive.add(f"data/{index}", _num_values(tensor.shape) * DTYPE_BYTES[tensor.dtype], values(index))
+        archive.add(f"data/{index}", math.prod(tensor.shape) * DTYPE_BYTES[tensor.dtype], values(index))
     archive.add("version", 2, (b"3\n",))
     archive.close()
 
@@ -119,7 +120,7 @@ def _tensor(index: int, tensor: Described) -> Iterator[bytes]:
     """torch._utils._rebuild_tensor_v2(storage, 0, shape, stride, False, OrderedDict())"""
     yield b"ctorch._utils\n_rebuild_tensor_v2\n("
     yield b"(" + _text("storage") + f"ctorch\n{_STORAGE_OF_DTYPE[tensor.dtype]}\n".encode()
-    yield _text(str(index)) + _text("cpu") + _integer(_num_values(tensor.shape)) + b"tQ"
+    yield _text(str(index)) + _text("cpu") + _integer(math.prod(tensor.shape)) + b"tQ"
     yield _integer(0) + _integers(tensor.shape) + _integers(_strides(tensor.shape))
     yield b"\x89ccollections\nOrderedDict\n)RtR"
 
@@ -146,13 +147,6 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
         strides.append(step)
         step *= max(size, 1)
     return tuple(reversed(strides))
-
-
-def _num_values(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _local_header(path: bytes, offset: int, is_wide: bool) -> bytes:

@@ -1,6 +1,6 @@
 """A pickle machine that can build data and nothing else: no import, no call, no attribute is ever made.
 
-`ckpt` gives it the untrusted data.pkl of a checkpoint. The opcodes come from `pickletools.genops`, which only parses.
+`ckpt_format` gives it the untrusted data.pkl of a checkpoint. The opcodes come from `pickletools.genops`, which only parses.
 What a pickle would import becomes a `Symbol`, and only names of the allow-list may; what it would call becomes a `Call`
 of an allowed symbol. The names are those that A1111's own check accepts, so what passes here loads there.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final
 from converter.errors import CheckpointMalformed, UnsafePickle
 
 # A model of 2500 tensors needs 100,000 opcodes and 0.4 MB. An opcode of one byte can cost 100 bytes of memory.
-MAX_PICKLE_BYTES: Final = 16 * 1024**2
+MAX_PICKLE_BYTES: Final = 4 * 1024**2
 _MAX_OPCODES: Final = 500_000
 
 CALLABLE: Final = frozenset(
@@ -126,7 +126,7 @@ def load(file: str, data: bytes) -> Any:
     """The value that `data` describes, made of dict, list, tuple, numbers, text, bytes, None, Symbol, Call, Persistent.
 
     Sets and opcodes that only objects need are refused. Raises UnsafePickle with the name that was refused and
-    CheckpointMalformed; time and memory are linear in the size of `data`, which is limited to 16 MiB and 500,000 opcodes.
+    CheckpointMalformed; time and memory are linear in the size of `data`, which is limited to 4 MiB and 500,000 opcodes.
     """
     if len(data) > MAX_PICKLE_BYTES:
         raise CheckpointMalformed(file, f"its pickle has {len(data)} bytes, the limit is {MAX_PICKLE_BYTES}")

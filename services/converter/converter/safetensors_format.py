@@ -1,7 +1,8 @@
 """The safetensors container: its header read from untrusted bytes, and written.
 
 Format: u64 little-endian length N, N bytes of JSON, then the values without holes. The limits are narrower than the
-format's own (100 MB of header), because the header of the largest known model has less than 1 MB.
+format's own (100 MB of header): the header of the largest known model has less than 1 MB, and JSON made for it can take
+twenty times its size in memory.
 """
 
 import json
@@ -14,7 +15,7 @@ from converter.errors import CheckpointMalformed
 from converter.stored import StoredFile
 from converter.tensors import DTYPE_BYTES, StoredTensor
 
-MAX_HEADER_BYTES: Final = 8 * 1024**2
+MAX_HEADER_BYTES: Final = 2 * 1024**2
 _MAX_DIMENSIONS: Final = 8
 _MAX_TENSOR_BYTES: Final = 2**48
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from artifacts.checkpoints import Checkpoints, Manifest
-from artifacts.errors import DigestMismatch
 from artifacts.store import ObjectStore
 
 from converter import ckpt_format, pickle_data, safetensors_format
@@ -19,7 +18,7 @@ from converter.stored import Meter, StoredFile, open_file, open_object
 from converter.tensors import StoredTensor
 
 _WEIGHT_NAMES: Final = ("diffusion_pytorch_model", "model")
-_MAX_JSON_BYTES: Final = 4 * 1024**2
+_MAX_JSON_BYTES: Final = 2 * 1024**2
 _PROBE_BYTES: Final = 64 * 1024
 
 
@@ -152,6 +151,3 @@ def _weight_paths(checkpoints: Checkpoints, manifest: Manifest, component: str, 
 
 def _within(component: str, tensor: StoredTensor) -> StoredTensor:
     return StoredTensor(f"{component}.{tensor.name}", tensor.dtype, tensor.shape, tensor.file, tensor.offset)
-
-
-__all__ = ["DigestMismatch", "Source", "open_checkpoint", "open_key", "read_json"]

@@ -1,6 +1,6 @@
 """The central directory of a stored zip file (zip64 too), read by ranges from the end; nothing is unpacked.
 
-`ckpt` calls this. Only what torch writes is accepted: members stored without compression or encryption.
+`ckpt_format` calls this. Only what torch writes is accepted: members stored without compression or encryption.
 Format: PKWARE APPNOTE 6.3, sections 4.3.12 to 4.3.16.
 """
 
@@ -19,7 +19,8 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT_BYTES: Final = 65535
-_MAX_DIRECTORY_BYTES: Final = 16 * 1024**2
+# A model of 2500 tensors needs 0.2 MB.
+_MAX_DIRECTORY_BYTES: Final = 4 * 1024**2
 _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000
 
 
