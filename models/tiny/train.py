@@ -2,7 +2,8 @@
 
     python train.py vae|text|latents|unet|controlnet|decoder|save|scores [--work FOLDER] [--processes N] [--steps N]
 
-Run the stages in this order. A stage with N processes uses N single-thread processes on the CPU.
+Run the stages in this order; `restore` first to go on from the committed weights. A stage with N processes uses N
+single-thread processes on the CPU.
 """
 
 import argparse
@@ -55,6 +56,12 @@ def _controlnet(arguments: argparse.Namespace) -> None:
     _train(controlnet.train, controlnet.ControlNetSettings(), arguments)
 
 
+def _restore(arguments: argparse.Namespace) -> None:
+    from training import restore
+
+    restore.restore(MODELS, arguments.work)
+
+
 def _save(arguments: argparse.Namespace) -> None:
     from training import publish
 
@@ -78,6 +85,7 @@ def _train(train: Callable[..., None], settings: Any, arguments: argparse.Namesp
 
 MODELS = Path(__file__).resolve().parent
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "restore": _restore,
     "vae": _vae,
     "text": _text,
     "latents": _latents,

@@ -1,8 +1,9 @@
 """Trains blip2-tiny and blip2-itm-tiny, stage by stage; every stage resumes from its last saved state.
 
-    python train_blip2.py pool|vision|language|join|match|save [--work FOLDER] [--steps N] [--device cpu|cuda]
+    python train_blip2.py pool|vision|language|join|match|save|scores [--work FOLDER] [--steps N] [--device cpu|cuda]
 
-Run the stages in this order; `save` writes whatever is trained so far. One CPU core takes about an hour for all of it.
+Run the stages in this order; `save` writes whatever is trained so far. `restore` instead of `vision` and `language`
+goes on from the committed weights. One CPU core takes about an hour for all of it.
 """
 
 import argparse
@@ -48,10 +49,23 @@ def _match(arguments: argparse.Namespace) -> None:
     blip2_match.train(arguments.work, _settings(blip2_match.MatchSettings(), arguments))
 
 
+def _restore(arguments: argparse.Namespace) -> None:
+    from training import restore
+
+    restore.restore_blip2(HERE, arguments.work)
+
+
 def _save(arguments: argparse.Namespace) -> None:
     from training import blip2_publish
 
     blip2_publish.save_all(arguments.work, HERE)
+
+
+def _scores(_: argparse.Namespace) -> None:
+    import blip2_scores
+    from training import scores_file
+
+    scores_file.keep(HERE, "blip2-tiny", blip2_scores.scores())
 
 
 def _settings(settings: Any, arguments: argparse.Namespace) -> Any:
@@ -60,11 +74,13 @@ def _settings(settings: Any, arguments: argparse.Namespace) -> Any:
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "pool": _pool,
+    "restore": _restore,
     "vision": _vision,
     "language": _language,
     "join": _join,
     "match": _match,
     "save": _save,
+    "scores": _scores,
 }
 
 

@@ -20,7 +20,7 @@ from .blip2_vision import Heads, random_batch, see, trained_parts, vision_loss
 class JoinSettings:
     steps: int = 600
     pictures: int = 48
-    texts_per_picture: int = 1
+    texts_per_picture: int = 3
     muon_rate: float = 0.015
     adam_rate: float = 6e-4
     vision_weight: float = 0.4
@@ -29,9 +29,14 @@ class JoinSettings:
 
 
 def start(folder: Path, device: str) -> tuple[Blip2ForConditionalGeneration, Heads]:
-    """The model from the parts of the stages `vision` and `language`, its projection fitted to the symbols."""
+    """The model from the parts of the stages `vision` and `language`, its projection fitted to the symbols; after
+    `restore`, where these stages left nothing, the restored captioner with fresh heads.
+    """
     model = build_captioner(build_opt(folder / "opt-tokenizer"))
     heads, symbols = Heads(), Symbols()
+    if not (folder / "blip2-vision.pt").exists():
+        model.load_state_dict(torch.load(folder / "blip2-captioner.pt", weights_only=True))
+        return model.to(device), heads.to(device)
     parts = torch.load(folder / "blip2-vision.pt", weights_only=True)["parts"]
     trained_parts(model, heads).load_state_dict(parts)
     with torch.no_grad():

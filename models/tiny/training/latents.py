@@ -15,7 +15,7 @@ from PIL import Image
 from . import publish, text, vae
 from .ranks import start
 
-PICTURES = 12_000
+PICTURES = 24_000
 CAPTIONS_PER_PICTURE = 2
 SCENE_SHARE = 0.62
 _SEED = 3

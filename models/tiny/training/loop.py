@@ -27,13 +27,17 @@ def run(
 ) -> None:
     """Trains to `rates.steps` from wherever `<name>-state.pt` stands, and writes `<name>.pt` beside it.
 
+    Where there is a result but no state, as after `restore`, all steps are made from the result.
+
     `loss_of(step)` gives the loss and what to print; its random draws must depend on step and rank alone.
     """
     start(rank, processes, str(folder / f"{name}.group"))
     chosen = optimizers(model, rates.muon, rates.adam)
     base_rates = [optimizer.param_groups[0]["lr"] for optimizer in chosen]
+    state_file, result, first = folder / f"{name}-state.pt", folder / f"{name}.pt", 0
+    if result.exists():
+        model.load_state_dict(torch.load(result, weights_only=True))
     average = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    state_file, first = folder / f"{name}-state.pt", 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
@@ -55,7 +59,7 @@ def run(
         if rank == 0 and (step % SAVE_EVERY == SAVE_EVERY - 1 or step == rates.steps - 1):
             saved = {"model": model.state_dict(), "average": average, "step": step + 1}
             torch.save(saved | {"optimizers": [optimizer.state_dict() for optimizer in chosen]}, state_file)
-            torch.save(average, folder / f"{name}.pt")
+            torch.save(average, result)
 
 
 def _update(model: torch.nn.Module, chosen: list[torch.optim.Optimizer], loss: torch.Tensor) -> None:

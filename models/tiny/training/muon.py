@@ -12,13 +12,21 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315  # coefficients of the quintic iteration of
 
 
 def orthogonalised(gradient: torch.Tensor, iterations: int = 5) -> torch.Tensor:
-    """The nearest semi-orthogonal matrix, roughly: singular values land between 0.7 and 1.2."""
+    """The nearest semi-orthogonal matrix, roughly: singular values land between 0.7 and 1.2.
+
+    Iterates on the small Gram matrix: every step multiplies x from the left by a polynomial of x x^T, and such
+    polynomials commute, so their product is applied to the long side once.
+    """
     tall = gradient.size(0) > gradient.size(1)
     x = gradient.T if tall else gradient
     x = x / (x.norm() + 1e-7)
+    gram, product = x @ x.T, torch.eye(len(x), device=x.device)
     for _ in range(iterations):
-        a = x @ x.T
-        x = _A * x + (_B * a + _C * a @ a) @ x
+        factor = _B * gram + _C * gram @ gram
+        factor.diagonal().add_(_A)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x
     return x.T if tall else x
 
 

@@ -1,13 +1,12 @@
 """Stage `scores`: scores.json, and contact-sheet.png, the pictures a person should look at."""
 
-import json
 from pathlib import Path
 
 from drawing import edges, scenes
 from drawing.toys import Toy, draw_toy, toy_captions
 from PIL import Image
 
-from . import scores
+from . import scores, scores_file
 
 _TILE_PX = 128
 _GAP_PX = 8
@@ -32,12 +31,8 @@ PROMPTS = (
 
 
 def write(models: Path) -> None:
-    """Measures sd15-tiny, keeps the other models' entries of scores.json, and draws the sheet."""
-    file = models / "scores.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    found["sd15-tiny"] = scores.measure(models)
-    file.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found["sd15-tiny"]))
+    """Measures sd15-tiny and its ControlNet, and draws the sheet."""
+    scores_file.keep(models, "sd15-tiny", scores.measure(models))
     contact_sheet(models).save(models / "contact-sheet.png", optimize=True)
 
 

@@ -24,15 +24,15 @@ SCHEDULE = {
 
 
 SNR_GAMMA = 5.0
-SCENE_SHARE = 0.8  # of a batch; the rest are toys
-UNET_RATES = Rates(steps=1080, muon=0.01, adam=1e-3, average_decay=0.97)
+SCENE_SHARE = 0.7  # of a batch; the rest are toys
+UNET_RATES = Rates(steps=2300, muon=0.01, adam=1e-3, average_decay=0.99)
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class UnetSettings:
     rates: Rates = UNET_RATES
-    batch_per_process: int = 48
+    batch_per_process: int = 64
     empty_share: float = 0.1  # captions replaced by "", for classifier-free guidance
     seed: int = 4
 
@@ -113,7 +113,7 @@ class Noise:
 def train(rank: int, processes: int, folder: Path, settings: UnetSettings) -> None:
     """Writes `unet.pt`, the running average of the weights."""
     torch.set_num_threads(1)
-    unet = build()
+    unet = build().to(memory_format=torch.channels_last)
     noise = Noise(Cache(folder), settings.batch_per_process, settings.empty_share, settings.seed, rank)
 
     def predict(noisy: torch.Tensor, steps: torch.Tensor, states: torch.Tensor, _: np.ndarray) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from . import loop
 from .loop import Rates
 
-VAE_RATES = Rates(steps=2000, muon=0.015, adam=6e-4, average_decay=0.9)
+VAE_RATES = Rates(steps=2400, muon=0.012, adam=6e-4, average_decay=0.97)
 DECODER_RATES = Rates(steps=400, muon=0.008, adam=3e-4, average_decay=0.9)
 DECODER_NOISE = 0.04  # of the latents' deviation
 
@@ -23,9 +23,9 @@ DECODER_NOISE = 0.04  # of the latents' deviation
 @dataclass(frozen=True)
 class VaeSettings:
     rates: Rates = VAE_RATES
-    batch_per_process: int = 6
+    batch_per_process: int = 8
     kl_weight: float = 3e-7
-    sharp_from: float = 0.4  # share of the steps after which L1 and gradient loss come in
+    sharp_from: float = 0.2  # share of the steps after which L1 and gradient loss come in
     seed: int = 1
 
 
@@ -61,7 +61,7 @@ _PAINTERS = (
 
 def picture(rng: random.Random) -> np.ndarray:
     """A random training picture, uint8, 64 x 64 x 3."""
-    (painter,) = rng.choices(_PAINTERS, (30, 15, 15, 30, 10))
+    (painter,) = rng.choices(_PAINTERS, (45, 20, 10, 20, 5))
     return np.asarray(painter(rng))
 
 
