@@ -185,6 +185,29 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
     assert read(ServerConfig).token == "from the environment"
 
 
+@dataclass(frozen=True)
+class Pot:
+    """Two settings that belong together."""
+
+    size: int = setting("X_POT_SIZE", "litres")
+    colour: str = setting("X_POT_COLOUR", "a colour", default="red")
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A configuration with a part that may be left out."""
+
+    pot: Pot | None = None
+
+
+def test_a_part_that_may_be_left_out_is_none_until_one_of_its_variables_is_set() -> None:
+    assert read(Plant, {}).pot is None
+    assert read(Plant, {"X_POT_SIZE": "3"}).pot == Pot(3)
+    with pytest.raises(ConfigError, match="X_POT_SIZE is not set"):
+        read(Plant, {"X_POT_COLOUR": "blue"})
+    assert not any(item.required for item in settings(Plant))
+
+
 def test_settings_are_listed_in_order_with_nested_ones() -> None:
     listed = list(settings(Settings))
     assert [item.env for item in listed[:3]] == ["X_ENDPOINT", "X_RETRIES", "X_MODELS"]

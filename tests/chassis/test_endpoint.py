@@ -27,9 +27,11 @@ def test_an_address_to_listen_on_is_kept() -> None:
 
 def test_the_file_appears_whole_and_goes(tmp_path: Path) -> None:
     file = EndpointFile(str(tmp_path / "new" / "endpoint.json"))
-    file.write("a:1", "a:2")
+    file.write({"grpc": "a:1", "metrics": "a:2"})
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["endpoint.json"]
     assert json.loads((tmp_path / "new" / "endpoint.json").read_text()) == {"grpc": "a:1", "metrics": "a:2"}
+    file.add({"http": "a:3"})
+    assert json.loads((tmp_path / "new" / "endpoint.json").read_text())["http"] == "a:3"
     file.remove()
     file.remove()
     assert list((tmp_path / "new").iterdir()) == []
@@ -37,5 +39,6 @@ def test_the_file_appears_whole_and_goes(tmp_path: Path) -> None:
 
 def test_no_file_is_written_unless_wanted() -> None:
     file = EndpointFile("")
-    file.write("a:1", "a:2")
+    file.write({"grpc": "a:1"})
+    file.add({"http": "a:3"})
     file.remove()

@@ -76,6 +76,7 @@ def running(
 ) -> Iterator[Running]:
     """The engine of all tests; ready."""
     config = EngineConfig(
+        store=engine_store.config,
         server=ServerConfig(token=TOKEN, max_message_bytes=MAX_BODY_BYTES, drain_seconds=1),
         models=str(model_folder),
         controlnets=str(controlnet_folder),
@@ -84,7 +85,7 @@ def running(
         listing_seconds=0,
         max_image_pixels=MAX_IMAGE_PIXELS,
     )
-    server = Server(config, engine_store.config)
+    server = Server(config)
     server.bind()
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -49,12 +49,12 @@ def test_the_port_opens_before_torch_is_there(process: tuple["subprocess.Popen[s
 
 
 def test_all_mistakes_of_the_configuration_are_told_at_once() -> None:
-    settings = environment(DARKROOM_TOKEN="", DARKROOM_MODELS_IN_MEMORY="0", DARKROOM_DEVICE="tpu")
+    settings = environment(DARKROOM_MODELS_IN_MEMORY="0", DARKROOM_DEVICE="tpu", DARKROOM_S3_ACCESS_KEY="key")
     done = subprocess.run(
         [sys.executable, "-m", "webui_engine"], env=settings, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
-    for name in ("DARKROOM_MODELS_IN_MEMORY", "DARKROOM_DEVICE"):
+    assert done.returncode == 64
+    for name in ("DARKROOM_MODELS_IN_MEMORY", "DARKROOM_DEVICE", "DARKROOM_S3_ENDPOINT"):
         assert name in done.stderr
 
 

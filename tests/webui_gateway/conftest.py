@@ -83,6 +83,7 @@ def engine(models: Path, nets: Path, cache: Path, store: StoreConfig) -> Iterato
     from webui_engine.server import Server
 
     config = EngineConfig(
+        store=store,
         server=ServerConfig(token=ENGINE_TOKEN, drain_seconds=1),
         models=str(models),
         controlnets=str(nets),
@@ -92,7 +93,7 @@ def engine(models: Path, nets: Path, cache: Path, store: StoreConfig) -> Iterato
         default_model="sd15-tiny",
         listing_seconds=0,
     )
-    server = Server(config, store)
+    server = Server(config)
     server.bind()
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -75,14 +75,15 @@ def settings(cls: type) -> Iterator[Setting]:
         hint = hints[field.name]
         if "env" in field.metadata:
             yield _as_setting(field, hint)
-        elif dataclasses.is_dataclass(hint):
-            yield from settings(typing.cast(type, hint))
+        elif (part := _part(hint)) is not None:
+            yield from settings(part) if part is hint else map(_if_any, settings(part))
 
 
 def read(cls: type[C], environ: Mapping[str, str] | None = None) -> C:
     """Build the configuration from the environment (default: that of the process).
 
-    A variable that is set to nothing counts as not set. Fields that are dataclasses are read the same way. For rules
+    A variable that is set to nothing counts as not set. Fields that are dataclasses are read the same way; one declared
+    as `X | None` is None unless at least one variable of X is set. For rules
     that a single setting cannot state, a class may have a generator method `problems() -> Iterator[str]`, or raise
     ValueError in `__post_init__`; their texts must not hold secrets. Raises ConfigError with every mistake.
     """
@@ -102,11 +103,13 @@ def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | 
         hint = hints[field.name]
         if "env" in field.metadata:
             value = _read_setting(_as_setting(field, hint), environ, problems)
-        elif dataclasses.is_dataclass(hint):
-            value = _read(typing.cast(type, hint), environ, problems)
-            value = MISSING if value is None else value
-        else:
+        elif (part := _part(hint)) is None:
             continue
+        elif part is not hint and not any(environ.get(one.env) for one in settings(part)):
+            value = None
+        else:
+            value = _read(part, environ, problems)
+            value = MISSING if value is None else value
         if value is MISSING:
             missing.add(field.name)
         else:
@@ -121,6 +124,19 @@ def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | 
         return None
     problems.extend(getattr(config, "problems", tuple)())
     return config
+
+
+def _part(hint: Any) -> type | None:
+    """The configuration class of a field `X` or `X | None`; None if it is no such field."""
+    classes = [one for one in (hint, *typing.get_args(hint)) if isinstance(one, type) and dataclasses.is_dataclass(one)]
+    return classes[0] if classes else None
+
+
+def _if_any(one: Setting) -> Setting:
+    """A setting of a part that may be left out as a whole."""
+    if not one.required:
+        return one
+    return dataclasses.replace(one, default="", doc=f"{one.doc}; required once one of its group is set")
 
 
 def _problems_of_part(cls: type, arguments: Mapping[str, Any], missing: set[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ Called by `server.py`; with port 0 the operating system chooses the ports, so no
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,20 +33,25 @@ def probe(host: str, port: int) -> None:
 
 
 class EndpointFile:
-    """A JSON file {"grpc": "host:port", "metrics": "host:port"} that exists while the ports are open."""
+    """A JSON file like {"grpc": "host:port", "metrics": "host:port"} that exists while the ports are open."""
 
     def __init__(self, path: str) -> None:
         """An empty path means that nobody wants the file."""
         self._path = Path(path) if path else None
 
-    def write(self, grpc_target: str, metrics_target: str) -> None:
+    def write(self, targets: Mapping[str, str]) -> None:
         """Write the file in one step, so that a reader never sees half of it."""
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps({"grpc": grpc_target, "metrics": metrics_target}) + "\n")
+        partial.write_text(json.dumps(dict(targets)) + "\n")
         partial.replace(self._path)
+
+    def add(self, targets: Mapping[str, str]) -> None:
+        """Add ports to what was written."""
+        if self._path is not None:
+            self.write(json.loads(self._path.read_text()) | targets)
 
     def remove(self) -> None:
         """Remove the file if it is there."""

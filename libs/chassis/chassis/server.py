@@ -29,7 +29,7 @@ from chassis.metrics import CallMetrics, MetricsPort, process_registry
 logger = logging.getLogger("chassis.server")
 
 # Time for the last responses to reach the network, and the most that open health watches can delay a stop.
-FLUSH_SECONDS: Final = 1.0
+FLUSH_SECONDS: Final = 3.0
 KEEPALIVE_MILLISECONDS: Final = 60_000
 
 
@@ -110,7 +110,7 @@ class Server:
         await server.start()
         self._server = server
         metrics_target = endpoint.to_dial(self.config.host, self.metrics_port)
-        self._endpoint.write(self.target, metrics_target)
+        self._endpoint.write({"grpc": self.target, "metrics": metrics_target})
         logger.info("%s listens", self.name, extra={"grpc": self.target, "metrics": metrics_target})
 
     async def set_serving(self, serving: bool = True, service: str | None = None) -> None:

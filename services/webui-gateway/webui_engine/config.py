@@ -1,12 +1,10 @@
-"""The engine's configuration, read once by `__main__`.
-
-The bucket is a configuration of its own (artifacts.StoreConfig), because an engine works without one.
-"""
+"""The engine's configuration, read once by `__main__`."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.config import StoreConfig
 from chassis.config import ServerConfig, setting
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -15,9 +13,10 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Where models come from and what one engine may use."""
+    """Where models come from and what one engine may use. Without a store it serves its folders alone."""
 
     server: ServerConfig
+    store: StoreConfig | None = None
     models: str = setting(
         "DARKROOM_MODELS",
         "folders of models, separated by ':'; a model is a diffusers folder, a .safetensors or a .ckpt file in one",

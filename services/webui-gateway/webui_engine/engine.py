@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from artifacts.checkpoints import Checkpoints
-from artifacts.store import ObjectStore, StoreConfig
+from artifacts.store import ObjectStore
 
 from webui_engine import options, planning
 from webui_engine.catalogue import Catalogue, Model
@@ -36,13 +36,13 @@ _log = logging.getLogger(__name__)
 class Engine:
     """One process's models. `state` is "starting", "ready", "failed" or "stopping"."""
 
-    def __init__(self, config: EngineConfig, store: StoreConfig | None, metrics: Metrics) -> None:
+    def __init__(self, config: EngineConfig, metrics: Metrics) -> None:
         self.config = config
         self.metrics = metrics
         self.progress = Progress()
         self.worker = Worker(config.max_queue)
         self.state: Literal["starting", "ready", "failed", "stopping"] = "starting"
-        published = Published(Checkpoints(ObjectStore(store)), config.listing_seconds) if store else None
+        published = Published(Checkpoints(ObjectStore(config.store)), config.listing_seconds) if config.store else None
         self._published = published
         self.catalogue = Catalogue(config.model_folders, config.controlnet_folders, config.cache_folder, published)
         self._options = Options()

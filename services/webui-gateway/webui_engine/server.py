@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
-from artifacts.store import StoreConfig
 from chassis.endpoint import to_dial
 from chassis.metrics import MetricsPort, process_registry
 
@@ -37,9 +36,8 @@ class _Uvicorn(uvicorn.Server):
 class Server:
     """One engine on one HTTP port and one metrics port."""
 
-    def __init__(self, config: EngineConfig, store: StoreConfig | None) -> None:
+    def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self._store = store
         self._stop = threading.Event()
         self.engine: Engine | None = None
 
@@ -64,7 +62,7 @@ class Server:
         from webui_engine.metrics import Metrics
 
         metrics = Metrics(self._registry)
-        engine = self.engine = Engine(self.config, self._store, metrics)
+        engine = self.engine = Engine(self.config, metrics)
         metrics.waiting.set_function(lambda: len(engine.worker.pending()))
         metrics.ready.set_function(lambda: float(engine.state == "ready"))
         engine.start()

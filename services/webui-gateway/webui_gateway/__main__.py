@@ -2,22 +2,19 @@
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import uvicorn
 from chassis import program, server
 from chassis.config import ServerConfig
-from chassis.endpoint import join, to_dial
+from chassis.endpoint import EndpointFile, join, to_dial
 
 from webui_gateway.config import GatewayConfig
-from webui_gateway.http_api import create_app
+from webui_gateway.gateway import Gateway
 from webui_gateway.server import build
 
 _READY_POLL_SECONDS: Final = 0.5
@@ -32,31 +29,58 @@ class HttpServer(uvicorn.Server):
         yield
 
 
+class HttpEdge:
+    """The A1111 API: its port listens at once, early requests wait in it until `start`."""
+
+    def __init__(self, settings: GatewayConfig, gateway: Gateway) -> None:
+        self._settings = settings
+        self._gateway = gateway
+        self._listener = _listen(settings.server.host, settings.http_port)
+        self._server: HttpServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Serve, and tell the port in the endpoint file that the gRPC server wrote."""
+        from webui_gateway.http_api import create_app  # FastAPI takes a third of the start; the gRPC port is open first
+
+        config = self._settings.server
+        app = create_app(self._gateway, config.token if config.auth else None, config.max_message_bytes)
+        self._server = HttpServer(_http_options(config, app))
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        target = to_dial(config.host, self._listener.getsockname()[1])
+        EndpointFile(config.endpoint_file).add({"http": target})
+
+    def drain(self) -> None:
+        """Take no new connection, let open requests end."""
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def close(self) -> None:
+        """Drain and wait for the end."""
+        self.drain()
+        if self._serving is not None:
+            await self._serving
+        self._listener.close()
+
+
 async def serve(settings: GatewayConfig) -> int:
     """Serve until a signal; returns the exit code."""
     service, gateway = build(settings)
-    token = settings.server.token if settings.server.auth else None
-    listener = _listen(settings.server.host, settings.http_port)
-    http = HttpServer(_http_options(settings.server, create_app(gateway, token, settings.server.max_message_bytes)))
-    serving = asyncio.create_task(http.serve(sockets=[listener]))
-
-    def drain_http() -> None:
-        http.should_exit = True
+    http = HttpEdge(settings, gateway)
 
     async def load() -> None:
         """Ready as soon as one back end answers."""
-        _announce_http(settings.server, listener)
+        http.start()
         await gateway.start()
         while not gateway.num_alive:
             await gateway.refresh(force=True)
             await asyncio.sleep(_READY_POLL_SECONDS)
 
     async def close() -> None:
-        drain_http()
-        await serving
+        await http.close()
         await gateway.close()
 
-    service.on_stop = drain_http
+    service.on_stop = http.drain
     return await server.run(service, load=load, close=close)
 
 
@@ -78,17 +102,6 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
     except OSError as error:
         raise SystemExit(f"cannot listen on {join(host, port)} (DARKROOM_HOST, DARKROOM_HTTP_PORT): {error}") from error
-
-
-def _announce_http(config: ServerConfig, listener: socket.socket) -> None:
-    """Add the HTTP port to the endpoint file that the gRPC server wrote, in one step."""
-    if not config.endpoint_file:
-        return
-    path = Path(config.endpoint_file)
-    endpoints = json.loads(path.read_text()) | {"http": to_dial(config.host, listener.getsockname()[1])}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(endpoints) + "\n")
-    partial.replace(path)
 
 
 def main() -> int:

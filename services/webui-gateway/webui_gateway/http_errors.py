@@ -3,7 +3,7 @@
 import logging
 from typing import Any, Final
 
-from artifacts.errors import StoreUnavailable
+from artifacts.errors import StoreError, StoreUnavailable
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -24,6 +24,7 @@ STATUS: Final[dict[type[Exception], tuple[int, int | None]]] = {
     errors.BackendFailed: (502, None),
     errors.GatewayError: (422, None),
     StoreUnavailable: (503, 5),
+    StoreError: (502, None),
 }
 
 

@@ -60,6 +60,8 @@ ERRORS: ErrorTable = {
     errors.BackendFailed: ErrorRule(StatusCode.INTERNAL, "BACKEND_FAILED"),
     paging.PageTokenInvalid: ErrorRule(StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"),
     store_errors.StoreUnavailable: ErrorRule(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_seconds=5),
+    store_errors.AccessDenied: ErrorRule(StatusCode.FAILED_PRECONDITION, "STORE_ACCESS_DENIED"),
+    store_errors.StoreError: ErrorRule(StatusCode.FAILED_PRECONDITION, "STORE_REJECTED"),
 }
 
 

@@ -59,6 +59,8 @@ ERRORS: ErrorTable = {
     store_errors.CaptionInvalid: ErrorRule(_PRECONDITION, "CAPTION_INVALID"),
     store_errors.ManifestInvalid: ErrorRule(_PRECONDITION, "RECORD_INVALID"),
     store_errors.StoreUnavailable: ErrorRule(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_seconds=5),
+    store_errors.AccessDenied: ErrorRule(_PRECONDITION, "STORE_ACCESS_DENIED"),
+    store_errors.StoreError: ErrorRule(_PRECONDITION, "STORE_REJECTED"),
 }
 
 log = logging.getLogger(__name__)
