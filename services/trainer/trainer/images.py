@@ -5,7 +5,6 @@ Adapter over Pillow; `session_store` checks uploads with it, `cropping` reads an
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,9 @@ _STILL_FORMATS = ("MPO",)
 _ORIENTATION = 0x0112
 # What decoders raise for damaged files, beside OSError.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+
+# Pillow's own limit is laxer and does not say the size; ours is checked before a pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,19 @@ def encode(image: Image.Image, file: str) -> bytes:
 
 @contextmanager
 def _opened(data: bytes, file: str) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        # Pillow only warns between one and two times its own limit; ours is stricter and explicit.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_MEGAPIXELS * 1_000_000:
-                    raise ImageTooLarge(file, width, height, MAX_MEGAPIXELS)
-                num_frames = getattr(image, "n_frames", 1)
-                if num_frames > 1 and image.format not in _STILL_FORMATS:
-                    raise ImageAnimated(file, num_frames)
-                yield image
-        except Image.DecompressionBombError as error:
-            raise ImageTooLarge(file, 0, 0, MAX_MEGAPIXELS) from error
-        except UnidentifiedImageError as error:
-            raise ImageUnreadable(file, f"is none of {', '.join(_FORMATS)} ({_start(data)})") from error
-        except _DAMAGE as error:
-            raise ImageUnreadable(file, f"is damaged or truncated ({error}); export or copy it again") from error
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_MEGAPIXELS * 1_000_000:
+                raise ImageTooLarge(file, width, height, MAX_MEGAPIXELS)
+            num_frames = getattr(image, "n_frames", 1)
+            if num_frames > 1 and image.format not in _STILL_FORMATS:
+                raise ImageAnimated(file, num_frames)
+            yield image
+    except UnidentifiedImageError as error:
+        raise ImageUnreadable(file, f"is none of {', '.join(_FORMATS)} ({_start(data)})") from error
+    except _DAMAGE as error:
+        raise ImageUnreadable(file, f"is damaged or truncated ({error}); export or copy it again") from error
 
 
 def _start(data: bytes) -> str:
