@@ -8,6 +8,7 @@ from darkroom.converter.v1 import converter_pb2 as pb
 
 from darkroom_cli.clients import Clients, connect
 from darkroom_cli.output import JsonFlag, print_error, print_message, progress_bar, readable_errors
+from darkroom_cli.watching import follow
 
 
 class Format(StrEnum):
@@ -97,7 +98,8 @@ def run_conversion(
     )
     with progress_bar() as bar:
         task = bar.add_task(f"converting to {to}", total=None, note="tensors")
-        for done in clients.converter.WatchConversion(pb.WatchConversionRequest(name=done.name)):  # noqa: B020
+        request = pb.WatchConversionRequest(name=done.name)
+        for done in follow(lambda: clients.converter.WatchConversion(request)):
             bar.update(task, completed=done.num_tensors_done, total=done.num_tensors or None)
     return done
 

@@ -17,6 +17,7 @@ from darkroom_cli.output import (
     progress_bar,
     readable_errors,
 )
+from darkroom_cli.watching import follow
 
 runs_app = typer.Typer(no_args_is_help=True, help="Runs: trainings of sessions.")
 
@@ -120,16 +121,16 @@ def cancel(run: RunName, as_json: JsonFlag = False) -> None:
 
 
 def watch_run(clients: Clients, name: str, losses: list[float] | None = None) -> pb.Run:
-    """Follow a run with a bar for each stage; returns it as it ended. losses, if given, receives every loss."""
+    """Follow a run with a bar for each stage; returns it as it ended. losses, if given, receives the loss of each step."""
     run = pb.Run(name=name)
+    curve: dict[tuple[int, int], float] = {}  # by stage and step: a watch that is opened again repeats them
     with progress_bar() as bar:
         tasks = {}
-        for event in clients.training.WatchRun(pb.WatchRunRequest(name=name)):
+        for event in follow(lambda: clients.training.WatchRun(pb.WatchRunRequest(name=name))):
             kind = event.WhichOneof("event")
             if kind == "progress":
                 progress = event.progress
-                if losses is not None:
-                    losses.append(progress.loss)
+                curve[progress.stage, progress.step] = progress.loss
                 if progress.stage not in tasks:
                     tasks[progress.stage] = bar.add_task(_STAGES[progress.stage], total=progress.num_steps, note="")
                 left = timedelta(seconds=progress.eta.seconds)
@@ -143,6 +144,8 @@ def watch_run(clients: Clients, name: str, losses: list[float] | None = None) ->
                 bar.console.print(event.message, markup=False, soft_wrap=True)
             else:
                 run = event.run
+    if losses is not None:
+        losses.extend(curve.values())
     return run
 
 

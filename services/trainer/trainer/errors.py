@@ -30,8 +30,9 @@ class ImageTooLarge(TrainerError):
     """More pixels than are decoded. Fields: file, width_px, height_px, limit_megapixels."""
 
     def __init__(self, file: str, width_px: int, height_px: int, limit_megapixels: int) -> None:
-        size = f"{width_px}x{height_px} pixels" if width_px else "more pixels than can be decoded safely"
-        super().__init__(f"{file} has {size}; at most {limit_megapixels} megapixels are accepted, send a smaller one")
+        super().__init__(
+            f"{file} has {width_px}x{height_px} pixels; at most {limit_megapixels} megapixels are accepted, send a smaller one"
+        )
         self.file = file
         self.width_px = width_px
         self.height_px = height_px
