@@ -54,7 +54,6 @@ async def test_questions_are_answered(stub: CaptionerServiceStub, red_disc: pb.I
     assert [text.text for text in answer.answers] == ["red", "circle"]
 
 
-@pytest.mark.xfail(reason="blip2-itm-tiny is not trained yet: see models/tiny/README.md, State", strict=True)
 async def test_the_right_text_matches_best(stub: CaptionerServiceStub, red_disc: pb.Image) -> None:
     texts = ["a large red circle on a gray background", "a large blue star on a gray background"]
     rows = (await stub.Match(pb.MatchRequest(images=[red_disc], texts=texts, with_itm=True))).rows

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from converter import ckpt_writer
+from picklescan import scanner
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ def test_a1111_finds_no_member_it_refuses(written: bytes) -> None:
 
 
 def test_scanners_find_nothing(written: bytes) -> None:
-    scanner = pytest.importorskip("picklescan.scanner")
     result = scanner.scan_bytes(io.BytesIO(written), "model.ckpt", ".ckpt")
     assert (result.infected_files, result.issues_count, result.suspicious_count, result.scan_err) == (0, 0, 0, False)
 
