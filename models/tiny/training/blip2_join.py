@@ -18,7 +18,7 @@ from .blip2_vision import Heads, random_batch, see, trained_parts, vision_loss
 
 @dataclass(frozen=True)
 class JoinSettings:
-    steps: int = 600
+    steps: int = 1200
     pictures: int = 48
     texts_per_picture: int = 3
     muon_rate: float = 0.015

@@ -15,7 +15,7 @@ from torch.nn import functional
 from . import loop
 from .loop import Rates
 
-VAE_RATES = Rates(steps=2400, muon=0.012, adam=6e-4, average_decay=0.97)
+VAE_RATES = Rates(steps=4000, muon=0.012, adam=6e-4, average_decay=0.97)
 DECODER_RATES = Rates(steps=400, muon=0.008, adam=3e-4, average_decay=0.9)
 DECODER_NOISE = 0.04  # of the latents' deviation
 
