@@ -2,6 +2,8 @@
 
 import random
 
+import cv2
+import numpy as np
 from drawing import edges, judge, scenes
 from drawing.backgrounds import NAMES, background
 from PIL import Image, ImageFilter
@@ -25,6 +27,22 @@ def test_slightly_blurred_scenes_are_still_recognised() -> None:
     for side in SIDES:
         right = sum(getattr(v, side) == getattr(s, side) for v, s in zip(verdicts, wanted, strict=True))
         assert right / len(wanted) >= 0.95, side
+
+
+def test_shapes_with_wavy_sides_are_still_recognised() -> None:
+    rng = random.Random(13)
+    wanted = [scenes.random_scene(rng) for _ in range(80)]
+    verdicts = [judge.judge(_wavy(scenes.draw(scene))) for scene in wanted]
+    right = sum(v.shape == s.shape for v, s in zip(verdicts, wanted, strict=True))
+    assert right / len(wanted) >= 0.95
+
+
+def _wavy(image: Image.Image) -> Image.Image:
+    """Every pixel moved by up to 1 px along sines of 14 px, as hands and small networks draw straight lines."""
+    places = np.arange(64, dtype=np.float32)
+    x, y = np.meshgrid(places, places)
+    waves = np.sin(2 * np.pi * places / 14).astype(np.float32)
+    return Image.fromarray(cv2.remap(np.asarray(image), x + waves[:, None], y + waves[None], cv2.INTER_LINEAR))
 
 
 def test_an_empty_background_has_no_object() -> None:

@@ -18,8 +18,8 @@ from .shapes import OUTLINES
 
 _ENLARGED = 4  # segmentation runs on the picture enlarged by this factor
 _DIFFERENT = 38.0  # RGB distance from which a pixel is the object's
-_TEMPLATE_PX = 64
-_SCALE = 26.0  # px per unit in a template
+_TEMPLATE_PX = 80
+_TEMPLATE_AREA_PX = 1100
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,7 @@ def _colour(pixels: np.ndarray, mask: np.ndarray) -> str:
 
 
 def _shape(mask: np.ndarray) -> tuple[str, float]:
-    x, y, width, height = cv2.boundingRect(mask)
-    crop = mask[y : y + height, x : x + width]
-    factor = (_TEMPLATE_PX - 8) / max(width, height)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    found = _centred(cv2.resize(crop, size, interpolation=cv2.INTER_AREA) > 127)
+    found = _normalised(mask)
     overlaps = {name: _overlap(found, template) for name, template in _templates().items()}
     best = max(overlaps, key=lambda name: overlaps[name])
     return best, overlaps[best]
@@ -110,11 +106,16 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-def _centred(mask: np.ndarray) -> np.ndarray:
-    canvas = np.zeros((_TEMPLATE_PX, _TEMPLATE_PX), bool)
-    top, left = (_TEMPLATE_PX - mask.shape[0]) // 2, (_TEMPLATE_PX - mask.shape[1]) // 2
-    canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    return canvas
+def _normalised(mask: np.ndarray) -> np.ndarray:
+    """The mask with its centre of mass in the middle of a canvas and `_TEMPLATE_AREA_PX`, so that single pixels at its
+    rim decide nothing, as they would if its bounding box did."""
+    moments = cv2.moments(mask, binaryImage=True)
+    scale = (_TEMPLATE_AREA_PX / moments["m00"]) ** 0.5
+    x, y = (moments[name] / moments["m00"] for name in ("m10", "m01"))
+    middle = (_TEMPLATE_PX - 1) / 2
+    move = np.array([[scale, 0, middle - scale * x], [0, scale, middle - scale * y]])
+    smooth = cv2.GaussianBlur(mask, (0, 0), 0.5 / scale)
+    return cv2.warpAffine(smooth, move, (_TEMPLATE_PX, _TEMPLATE_PX)) > 127
 
 
 @lru_cache(maxsize=1)
@@ -125,12 +126,7 @@ def _templates() -> dict[str, np.ndarray]:
         outline = np.round(np.array(points) * 96 + 128).astype(np.int32)
         cv2.fillPoly(mask, [outline], 255)
         cv2.polylines(mask, [outline], True, 255, 7)  # half of the drawn outline lies outside
-        x, y, width, height = cv2.boundingRect(mask)
-        factor = (_TEMPLATE_PX - 8) / max(width, height)
-        size = (round(width * factor), round(height * factor))
-        found[name] = _centred(
-            cv2.resize(mask[y : y + height, x : x + width], size, interpolation=cv2.INTER_AREA) > 127
-        )
+        found[name] = _normalised(mask)
     return found
 
 
