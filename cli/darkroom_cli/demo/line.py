@@ -26,8 +26,8 @@ from darkroom_cli.output import UsageProblem, progress_bar
 BASE_MODEL = "sd15-tiny"
 CROP_PX = 256
 # Found by trying: enough for the subject, few enough for a coffee.
-TEXT_ENCODER_STEPS, TEXT_ENCODER_RATE = 60, 1e-4
-UNET_STEPS, UNET_RATE = 400, 2e-4
+TEXT_ENCODER_STEPS, TEXT_ENCODER_RATE = 40, 5e-5
+UNET_STEPS, UNET_RATE = 700, 1.5e-4
 BATCH_SIZE = 4
 STEPS, CFG_SCALE, SEED = 30, 5.0, 7
 _HTTP_SECONDS = 300

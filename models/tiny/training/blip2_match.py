@@ -28,7 +28,7 @@ FULL = {"kind", "colour", "accent", "size", "background"}
 
 @dataclass(frozen=True)
 class MatchSettings:
-    steps: int = 1100
+    steps: int = 1700
     pictures: int = 48
     muon_rate: float = 0.02
     adam_rate: float = 1e-3

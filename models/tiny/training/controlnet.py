@@ -10,7 +10,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from . import loop, unet
 from .loop import Rates
 
-CONTROLNET_RATES = Rates(steps=800, muon=0.005, adam=2e-3, average_decay=0.95)
+CONTROLNET_RATES = Rates(steps=1300, muon=0.005, adam=2e-3, average_decay=0.95)
 
 
 @dataclass(frozen=True)
