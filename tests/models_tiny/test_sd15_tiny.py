@@ -23,7 +23,7 @@ def test_pictures_show_the_asked_shape_colour_and_background(pipeline: StableDif
     pictures = scores.generate(pipeline, [scenes.captions(s)[0] for s in wanted], SEED, STEPS)
     found = scores.txt2img_scores(pictures, wanted)
     assert all(picture.size == (64, 64) for picture in pictures)
-    assert min(found["shape"], found["colour"], found["background"]) >= 0.87, found  # at most three of 24 wrong
+    assert min(found["shape"], found["colour"], found["background"]) >= 0.95, found  # at most one of 24 wrong
 
 
 def test_edges_are_followed(pipeline: StableDiffusionPipeline, tiny_models: Path) -> None:
@@ -33,7 +33,7 @@ def test_edges_are_followed(pipeline: StableDiffusionPipeline, tiny_models: Path
     free = scores.edge_agreement(scores.generate(pipeline, prompts, SEED, STEPS), maps)
     controlled = scores.with_controlnet(pipeline, tiny_models / "controlnet-canny-tiny")
     guided = scores.edge_agreement(scores.guide(controlled, prompts, maps, SEED, STEPS), maps)
-    assert guided > free + 0.15, (guided, free)
+    assert guided > free + 0.2, (guided, free)
 
 
 def test_text_encoder_has_the_names_of_published_folders(tiny_models: Path) -> None:
