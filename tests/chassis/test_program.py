@@ -136,6 +136,7 @@ async def test_sigterm_waits_for_no_watch(launch: Any, failure: Any, echo: Modul
             program.process.send_signal(signal.SIGTERM)
             ended = await failure(watch)
         assert await program.finish() == (0, "closed\n")
+    assert ended.info, (ended.code, ended.message)
     assert (ended.code, ended.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
 
 

@@ -61,13 +61,16 @@ def test_a_face_is_found_and_kept_whole(left: int) -> None:
     assert len(faces.detect(np.asarray(picture(result.data)))) == 1
 
 
-def test_without_a_face_the_subject_is_in_the_picture() -> None:
-    wide = Image.effect_noise((600, 100), 10).convert("RGB")
-    wide.paste("red", (500, 30, 540, 70))
+@pytest.mark.parametrize("left", [5, 280, 500])
+@pytest.mark.parametrize("seed", range(5))
+def test_without_a_face_the_subject_is_in_the_picture(left: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(128, 10, (100, 600, 1)).clip(0, 255).astype(np.uint8)
+    wide = Image.fromarray(np.repeat(noise, 3, axis=2))
+    wide.paste("red", (left, 30, left + 40, 70))
     result = cropped(encoded(wide), "a.png", 100, "a.png")
     assert result.method == CropMethod.SALIENCY
-    assert result.square.left <= 500
-    assert result.square.left + result.square.edge >= 540
+    assert result.square.left <= left
+    assert result.square.left + result.square.edge >= left + 40
 
 
 def test_a_picture_of_that_size_is_left_as_it_is() -> None:

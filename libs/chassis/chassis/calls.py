@@ -80,7 +80,9 @@ class Call:
         # Health and reflection streams may stay open for ever: no drain waits for them, and no log line tells of them.
         self._is_infrastructure = service in (HEALTH_SERVICE, REFLECTION_SERVICE)
         self._is_watch = method.startswith(WATCH_PREFIX) and not self._is_infrastructure
+        self._is_sending = False
         self._is_interrupted = False
+        self._has_cancelled = False
 
     async def __aenter__(self) -> Self:
         # The call runs in a task of its own, so nothing needs to reset the variable.
@@ -113,16 +115,32 @@ class Call:
     def interrupt(self) -> None:
         """Cancel the handler, as if its client had gone, and tell the client to try again."""
         self._is_interrupted = True
-        self._task.cancel()
+        if not self._is_sending:
+            self._has_cancelled = True
+            self._task.cancel()
+
+    async def send(self, data: bytes) -> None:
+        """Send a message. Raises ShuttingDown if the call was interrupted meanwhile.
+
+        No interruption cancels this: grpc could not send a status after a first message of which it does not know
+        whether it has left, and the call would hang.
+        """
+        self._is_sending = True
+        try:
+            await self.context.write(data)
+        finally:
+            self._is_sending = False
+        if self._is_interrupted:
+            raise errors.ShuttingDown()
 
     def _cause_of(self, cancellation: asyncio.CancelledError) -> BaseException:
         """What cancelled the handler: its client or grpc, a drain, or a cancelled task inside the handler."""
-        if self._is_interrupted:
+        if self._has_cancelled:
             self._task.uncancel()
         if self._task.cancelling():
             return cancellation
         # grpc would leave a call hanging that it has not cancelled itself.
-        return errors.ShuttingDown() if self._is_interrupted else RuntimeError("the handler cancelled itself")
+        return errors.ShuttingDown() if self._has_cancelled else RuntimeError("the handler cancelled itself")
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
         """Set what the status will carry beside the request id."""

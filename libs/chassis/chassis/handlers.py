@@ -58,7 +58,7 @@ class _Messages:
     """The requests of one call as an async iterator of valid messages, and the way back for its responses."""
 
     def __init__(self, call: Call, handler: Handler, max_response_bytes: int) -> None:
-        self._context = call.context
+        self._call = call
         self._parse = handler.request_deserializer
         self._serialize = handler.response_serializer
         self._max_response_bytes = max_response_bytes
@@ -79,9 +79,9 @@ class _Messages:
         the cancellation comes a little later. A servicer would take half an upload for a whole one. Asking once more
         makes the difference: the second answer comes after the cancellation, if there is one.
         """
-        data: Any = await self._context.read()
+        data: Any = await self._call.context.read()
         if data is grpc.aio.EOF:
-            return await self._context.read()
+            return await self._call.context.read()
         message = self._parsed(data)
         if isinstance(message, Message):
             validation.check(message)
@@ -95,11 +95,11 @@ class _Messages:
         return message
 
     async def write(self, response: Any) -> None:
-        """Send a response. Raises ResponseTooLarge."""
+        """Send a response. Raises ResponseTooLarge and what `Call.send` raises."""
         data = self._serialize(response) if self._serialize else response
         if len(data) > self._max_response_bytes:
             raise errors.ResponseTooLarge(num_bytes=len(data), max_bytes=self._max_response_bytes)
-        await self._context.write(data)
+        await self._call.send(data)
 
     def _parsed(self, data: bytes) -> Any:
         if self._parse is None:

@@ -58,10 +58,11 @@ def _centre_of(spans: Sequence[tuple[float, float]], edge: int) -> float:
     return (low + high) / 2
 
 
-def salient_point(grey: NDArray[np.float32]) -> tuple[float, float]:
-    """Centre of mass (x, y) of what stands out, in pixels. grey: [height, width], any range.
+def salient_point(grey: NDArray[np.float32], kept: tuple[float, float] = (1.0, 1.0)) -> tuple[float, float]:
+    """Where to look (x, y) in pixels: the centre of mass of what stands out, in the part that holds most of it.
 
-    Spectral residual (Hou and Zhang 2007): what the smooth log spectrum does not predict.
+    grey: [height, width], any range. kept: shares (x, y) of the edges that a crop will keep, in 0 to 1; a centre over
+    more than that would lie between two things and show neither. Spectral residual (Hou and Zhang 2007): what the smooth log spectrum does not predict.
     """
     if float(np.ptp(grey)) == 0.0:
         return (grey.shape[1] / 2, grey.shape[0] / 2)
@@ -72,9 +73,16 @@ def salient_point(grey: NDArray[np.float32]) -> tuple[float, float]:
     saliency = _box_blur(saliency, 3)
     # Only the strongest tenth counts, else the noise of a large background pulls the centre to the middle.
     saliency = np.where(saliency >= np.quantile(saliency, 0.9), saliency, 0.0)
-    ys, xs = np.mgrid[: grey.shape[0], : grey.shape[1]] + 0.5
-    total = saliency.sum()
-    return float((saliency * xs).sum() / total), float((saliency * ys).sum() / total)
+    return _centre_of_best(saliency.sum(axis=0), kept[0]), _centre_of_best(saliency.sum(axis=1), kept[1])
+
+
+def _centre_of_best(profile: NDArray[np.floating], share: float) -> float:
+    """Centre of mass within the window of this share of the cells that holds most."""
+    length = max(1, round(share * len(profile)))
+    sums = np.concatenate([[0.0], np.cumsum(profile)])
+    start = int(np.argmax(sums[length:] - sums[:-length]))
+    window = profile[start : start + length]
+    return float((window * (np.arange(start, start + length) + 0.5)).sum() / window.sum())
 
 
 def _box_blur(values: NDArray[np.floating], radius: int) -> NDArray[np.floating]:

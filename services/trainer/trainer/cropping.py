@@ -145,5 +145,6 @@ def _faces(picture: Image.Image) -> list[Box]:
 def _focus(picture: Image.Image) -> tuple[float, float]:
     edge = crop.SALIENCY_EDGE_PX
     grey = np.asarray(picture.convert("L").resize((edge, edge), Image.Resampling.BOX), np.float32)
-    x, y = crop.salient_point(grey)
+    short = min(picture.size)
+    x, y = crop.salient_point(grey, (short / picture.width, short / picture.height))
     return x * picture.width / edge, y * picture.height / edge
