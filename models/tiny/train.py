@@ -1,9 +1,10 @@
 """Trains sd15-tiny and controlnet-canny-tiny, stage by stage; every stage resumes from its last saved state.
 
     python train.py vae|text|latents|unet|controlnet|decoder|save|scores [--work FOLDER] [--processes N] [--steps N]
+        [--device cpu|cuda]
 
 Run the stages in this order; `restore` first to go on from the committed weights. A stage with N processes uses N
-single-thread processes on the CPU.
+single-thread processes on the CPU; a GPU takes one: --device cuda --processes 1 (vae, unet, controlnet, decoder).
 """
 
 import argparse
@@ -78,6 +79,7 @@ def _train(train: Callable[..., None], settings: Any, arguments: argparse.Namesp
     """Runs one training function in `--processes` processes that find each other through a file."""
     if arguments.steps:
         settings = replace(settings, rates=replace(settings.rates, steps=arguments.steps))
+    settings = replace(settings, device=arguments.device)
     for stale in arguments.work.glob("*.group"):
         stale.unlink()
     multiprocessing.spawn(train, (arguments.processes, arguments.work, settings), arguments.processes)
@@ -103,7 +105,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("training-work"), help="folder of states and caches")
     parser.add_argument("--processes", type=int, default=2, help="single-thread processes (default 2)")
     parser.add_argument("--steps", type=int, default=0, help="steps of this stage (default: the stage's own)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     arguments = parser.parse_args()
+    if arguments.device != "cpu" and arguments.processes != 1:
+        parser.error(f"--device {arguments.device} takes --processes 1, found {arguments.processes}")
     arguments.work.mkdir(parents=True, exist_ok=True)
     STAGES[arguments.stage](arguments)
 

@@ -19,6 +19,7 @@ class ControlNetSettings:
     batch_per_process: int = 24
     empty_share: float = 0.3  # without a caption the edges alone must say what to draw
     seed: int = 5
+    device: str = "cpu"
 
 
 def build(base: UNet2DConditionModel) -> ControlNetModel:
@@ -38,12 +39,13 @@ def train(rank: int, processes: int, folder: Path, settings: ControlNetSettings)
     torch.set_num_threads(1)
     base = unet.build()
     base.load_state_dict(torch.load(folder / "unet.pt", weights_only=True))
-    base.requires_grad_(False)
-    model, edges = build(base).requires_grad_(True), np.load(folder / "edges.npy", mmap_mode="r")
-    noise = unet.Noise(unet.Cache(folder), settings.batch_per_process, settings.empty_share, settings.seed, rank)
+    base.requires_grad_(False).to(settings.device)
+    model = build(base).requires_grad_(True).to(settings.device)
+    cache, edges = unet.Cache(folder), np.load(folder / "edges.npy", mmap_mode="r")
+    noise = unet.Noise(cache, settings.batch_per_process, settings.empty_share, settings.seed, rank, settings.device)
 
     def predict(noisy: torch.Tensor, steps: torch.Tensor, states: torch.Tensor, chosen: np.ndarray) -> torch.Tensor:
-        down, middle = model(noisy, steps, states, unpacked(edges[chosen]), return_dict=False)
+        down, middle = model(noisy, steps, states, unpacked(edges[chosen]).to(settings.device), return_dict=False)
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
         return base(noisy, steps, states, **residuals).sample
 

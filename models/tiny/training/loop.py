@@ -59,7 +59,7 @@ def run(
         if rank == 0 and (step % SAVE_EVERY == SAVE_EVERY - 1 or step == rates.steps - 1):
             saved = {"model": model.state_dict(), "average": average, "step": step + 1}
             torch.save(saved | {"optimizers": [optimizer.state_dict() for optimizer in chosen]}, state_file)
-            torch.save(average, result)
+            torch.save({key: value.cpu() for key, value in average.items()}, result)
 
 
 def _update(model: torch.nn.Module, chosen: list[torch.optim.Optimizer], loss: torch.Tensor) -> None:

@@ -35,6 +35,7 @@ class UnetSettings:
     batch_per_process: int = 64
     empty_share: float = 0.1  # captions replaced by "", for classifier-free guidance
     seed: int = 4
+    device: str = "cpu"
 
 
 def build() -> UNet2DConditionModel:
@@ -90,8 +91,8 @@ class Cache:
 class Noise:
     """The diffusion loss on batches of the cache; every draw is a function of seed, step and rank."""
 
-    def __init__(self, cache: Cache, batch: int, empty_share: float, seed: int, rank: int) -> None:
-        self._cache, self._batch, self._empty_share = cache, batch, empty_share
+    def __init__(self, cache: Cache, batch: int, empty_share: float, seed: int, rank: int, device: str) -> None:
+        self._cache, self._batch, self._empty_share, self._device = cache, batch, empty_share, device
         self._seed, self._rank = seed, rank
         self._alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
         self._recent: deque[float] = deque(maxlen=20)
@@ -104,17 +105,19 @@ class Noise:
         steps = torch.from_numpy(rng.integers(1000, size=len(clean)))
         signal = self._alphas[steps][:, None, None, None]
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        weight = min_snr_weight(steps, self._alphas, SNR_GAMMA).to(self._device)
+        noisy, steps, states, noise = (tensor.to(self._device) for tensor in (noisy, steps, states, noise))
         squared = (predict(noisy, steps, states, chosen) - noise).square().mean(dim=(1, 2, 3))
         self._recent.append(squared.mean().item())
-        weight = min_snr_weight(steps, self._alphas, SNR_GAMMA)
         return (squared * weight).mean(), {"loss": float(np.mean(self._recent))}
 
 
 def train(rank: int, processes: int, folder: Path, settings: UnetSettings) -> None:
     """Writes `unet.pt`, the running average of the weights."""
     torch.set_num_threads(1)
-    unet = build().to(memory_format=torch.channels_last)
-    noise = Noise(Cache(folder), settings.batch_per_process, settings.empty_share, settings.seed, rank)
+    unet = build().to(settings.device, memory_format=torch.channels_last)
+    cache = Cache(folder)
+    noise = Noise(cache, settings.batch_per_process, settings.empty_share, settings.seed, rank, settings.device)
 
     def predict(noisy: torch.Tensor, steps: torch.Tensor, states: torch.Tensor, _: np.ndarray) -> torch.Tensor:
         return unet(noisy, steps, states).sample

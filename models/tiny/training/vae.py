@@ -27,6 +27,7 @@ class VaeSettings:
     kl_weight: float = 3e-7
     sharp_from: float = 0.2  # share of the steps after which L1 and gradient loss come in
     seed: int = 1
+    device: str = "cpu"
 
 
 def build() -> AutoencoderKL:
@@ -78,12 +79,12 @@ def edges_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def train(rank: int, processes: int, folder: Path, settings: VaeSettings) -> None:
     """Writes `vae.pt`."""
     torch.set_num_threads(1)
-    vae = build()
+    vae = build().to(settings.device)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = random.Random(f"{settings.seed}/{step}/{rank}")
         torch.manual_seed(settings.seed * 1_000_003 + step * 64 + rank)
-        pictures = as_tensor([picture(rng) for _ in range(settings.batch_per_process)])
+        pictures = as_tensor([picture(rng) for _ in range(settings.batch_per_process)]).to(settings.device)
         posterior = vae.encode(pictures).latent_dist
         output = vae.decode(posterior.sample()).sample
         squared = functional.mse_loss(output, pictures)
@@ -107,11 +108,12 @@ def sharpen(rank: int, processes: int, folder: Path, settings: VaeSettings) -> N
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
+    vae.to(settings.device)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = random.Random(f"{settings.seed + 100}/{step}/{rank}")
         torch.manual_seed((settings.seed + 100) * 1_000_003 + step * 64 + rank)
-        pictures = as_tensor([picture(rng) for _ in range(settings.batch_per_process)])
+        pictures = as_tensor([picture(rng) for _ in range(settings.batch_per_process)]).to(settings.device)
         with torch.no_grad():
             posterior = vae.encode(pictures).latent_dist
             latents = posterior.sample()
