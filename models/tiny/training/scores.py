@@ -9,7 +9,7 @@ from drawing import edges, judge, scenes
 from PIL import Image
 
 STEPS = 25
-GUIDANCE = 4.0
+GUIDANCE = 2.5  # scenes are right up to 7; toys are cleanest around 2
 CONTROL_GUIDANCE = 2.5
 
 
