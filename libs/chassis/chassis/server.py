@@ -29,7 +29,7 @@ from chassis.metrics import CallMetrics, MetricsPort, process_registry
 logger = logging.getLogger("chassis.server")
 
 # Time for the last responses to reach the network, and the most that open health watches can delay a stop.
-FLUSH_SECONDS: Final = 3.0
+FLUSH_SECONDS: Final = 1.0
 KEEPALIVE_MILLISECONDS: Final = 60_000
 
 
