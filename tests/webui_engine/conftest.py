@@ -28,12 +28,13 @@ MAX_BODY_BYTES = 4 * 1024**2
 
 @dataclass(frozen=True)
 class Running:
-    """An engine that serves. `models` is its folder of models: files may be put there."""
+    """An engine that serves. `models` and `loras` are its folders: files may be put there."""
 
     engine: Engine
     url: str
     metrics_url: str
     models: Path
+    loras: Path
     store: ObjectStore
 
 
@@ -75,11 +76,13 @@ def running(
     model_folder: Path, controlnet_folder: Path, engine_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     """The engine of all tests; ready."""
+    lora_folder = tmp_path_factory.mktemp("loras")
     config = EngineConfig(
         store=engine_store.config,
         server=ServerConfig(token=TOKEN, max_message_bytes=MAX_BODY_BYTES, drain_seconds=1),
         models=str(model_folder),
         controlnets=str(controlnet_folder),
+        loras=str(lora_folder),
         cache_dir=str(tmp_path_factory.mktemp("cache")),
         device="cpu",
         listing_seconds=0,
@@ -95,7 +98,7 @@ def running(
         assert server.engine is not None
         server.engine.worker.submit("after start", lambda: None).future.result(timeout=600)
         metrics_url = f"http://{server.endpoints['metrics']}/metrics"
-        yield Running(server.engine, url, metrics_url, model_folder, engine_store)
+        yield Running(server.engine, url, metrics_url, model_folder, lora_folder, engine_store)
     finally:
         server.stop()
         thread.join()

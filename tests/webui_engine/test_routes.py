@@ -86,7 +86,7 @@ def test_samplers_and_schedulers_have_a1111s_shape(client: httpx.Client) -> None
 
 
 @pytest.mark.parametrize(
-    "path", ["loras", "sd-vae", "prompt-styles", "hypernetworks", "face-restorers", "realesrgan-models", "extensions"]
+    "path", ["sd-vae", "prompt-styles", "hypernetworks", "face-restorers", "realesrgan-models", "extensions"]
 )
 def test_what_there_is_none_of_is_an_empty_list(client: httpx.Client, path: str) -> None:
     assert client.get(f"/sdapi/v1/{path}").json() == []

@@ -15,6 +15,7 @@ from artifacts.checkpoints import Manifest
 from webui_engine import digests
 from webui_engine.digests import DigestCache
 from webui_engine.errors import UnknownName
+from webui_engine.lora_catalogue import Loras
 from webui_engine.published import Published
 
 SINGLE_FILE_SUFFIXES: Final = (".safetensors", ".ckpt")
@@ -77,7 +78,8 @@ class ControlNet:
 
 
 class Catalogue:
-    """The models of this engine. Local folders are read by `refresh`, the bucket whenever its list is asked for."""
+    """The models of this engine; `loras` are those of prompts. `refresh` reads local folders, the bucket is read whenever its
+    list is asked for."""
 
     def __init__(
         self,
@@ -85,7 +87,9 @@ class Catalogue:
         controlnet_folders: Sequence[Path],
         cache_folder: Path,
         published: Published | None = None,
+        lora_folders: Sequence[Path] = (),
     ) -> None:
+        self.loras = Loras(lora_folders, cache_folder, published)
         self._model_folders = model_folders
         self._controlnet_folders = controlnet_folders
         self._published = published
@@ -98,6 +102,7 @@ class Catalogue:
         """Read the folders again and forget the list of the bucket. New files are read once for their digest."""
         self._local = tuple(sorted(self._scan_models(), key=lambda model: model.name))
         self._control_nets = tuple(sorted(self._scan_control_nets(), key=lambda net: net.name))
+        self.loras.refresh()
         if self._published:
             self._published.refresh()
 

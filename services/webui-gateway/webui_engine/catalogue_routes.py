@@ -69,6 +69,21 @@ async def reload_checkpoint(request: Request) -> dict[str, Any]:
     return {}
 
 
+@router.get("/sdapi/v1/loras")
+def loras(request: Request) -> list[dict[str, Any]]:
+    """Files of local folders and published LoRA checkpoints; `<lora:NAME:WEIGHT>` in a prompt applies one."""
+    return [
+        {"name": lora.name, "alias": lora.alias, "path": str(lora.path), "metadata": lora.metadata}
+        for lora in engine_of(request).catalogue.loras.all()
+    ]
+
+
+@router.post("/sdapi/v1/refresh-loras")
+def refresh_loras(request: Request) -> None:
+    """Read folders and bucket again."""
+    engine_of(request).catalogue.loras.refresh()
+
+
 @router.get("/sdapi/v1/samplers")
 def samplers() -> list[dict[str, Any]]:
     """Samplers; options.scheduler is what "Automatic" means."""
@@ -122,6 +137,7 @@ def cmd_flags(request: Request) -> dict[str, Any]:
         "api_auth": None,
         "listen": config.server.host not in ("127.0.0.1", "localhost", "::1"),
         "ckpt_dir": str(config.model_folders[0]) if config.model_folders else None,
+        "lora_dir": str(config.lora_folders[0]) if config.lora_folders else None,
         "use_cpu": ["all"] if engine.device == "cpu" else [],
         "no_half": engine.precision == "fp32",
         "precision": engine.precision,
@@ -164,7 +180,7 @@ def _add_empty_list(path: str) -> None:
     router.add_api_route(path, nothing, methods=["GET"], description="Empty: this engine has none.")
 
 
-for _name in ("loras", "sd-vae", "prompt-styles", "hypernetworks", "face-restorers", "realesrgan-models", "extensions",
+for _name in ("sd-vae", "prompt-styles", "hypernetworks", "face-restorers", "realesrgan-models", "extensions",
               "latent-upscale-modes"):  # fmt: skip
     _add_empty_list(f"/sdapi/v1/{_name}")
 
@@ -176,5 +192,5 @@ def _add_idle_refresh(path: str) -> None:
     router.add_api_route(path, nothing, methods=["POST"], description="Nothing to read again.")
 
 
-for _name in ("refresh-loras", "refresh-vae", "refresh-embeddings"):
+for _name in ("refresh-vae", "refresh-embeddings"):
     _add_idle_refresh(f"/sdapi/v1/{_name}")

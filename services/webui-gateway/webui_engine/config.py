@@ -27,6 +27,11 @@ class EngineConfig:
         "folders whose sub-folders are diffusers ControlNet models, separated by ':'",
         default="",
     )
+    loras: str = setting(
+        "DARKROOM_LORAS",
+        "folders of LoRA files (.safetensors in kohya's layout, sub-folders too), separated by ':'",
+        default="",
+    )
     default_model: str = setting(
         "DARKROOM_DEFAULT_MODEL", "model that is loaded at the start; empty takes the first by name", default=""
     )
@@ -69,6 +74,11 @@ class EngineConfig:
     def controlnet_folders(self) -> tuple[Path, ...]:
         """The folders of DARKROOM_CONTROLNETS."""
         return _folders(self.controlnets)
+
+    @property
+    def lora_folders(self) -> tuple[Path, ...]:
+        """The folders of DARKROOM_LORAS."""
+        return _folders(self.loras)
 
     @property
     def cache_folder(self) -> Path:

@@ -44,7 +44,9 @@ class Engine:
         self.state: Literal["starting", "ready", "failed", "stopping"] = "starting"
         published = Published(Checkpoints(ObjectStore(config.store)), config.listing_seconds) if config.store else None
         self._published = published
-        self.catalogue = Catalogue(config.model_folders, config.controlnet_folders, config.cache_folder, published)
+        self.catalogue = Catalogue(
+            config.model_folders, config.controlnet_folders, config.cache_folder, published, config.lora_folders
+        )
         self._options = Options()
         self._current: Model | None = None
         self._models: Models | None = None

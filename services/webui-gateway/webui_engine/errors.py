@@ -6,6 +6,7 @@ EngineError
     UnknownName        422  a sampler, model, script ... that does not exist; names the closest ones
     ImageInvalid       422  a picture that cannot be read or is too large
     ResolutionRefused  422  the model cannot draw at this size
+    LoraMismatch       422  the LoRA was trained for another model
   InitImageMissing     404  img2img without a picture (A1111's status)
   BodyTooLarge         413
   ModelBroken          500  the weights cannot be loaded; the model before stays
@@ -75,6 +76,16 @@ class ResolutionRefused(RequestInvalid):
         super().__init__(field, f"found {size}, but model {model!r} draws {rule}")
 
 
+class LoraMismatch(RequestInvalid):
+    """The LoRA does not fit the model: another architecture, or the same one in another width."""
+
+    def __init__(self, lora: str, family: str, base_model: str, model: str, why: str) -> None:
+        base = base_model and f", trained on {base_model!r}"
+        super().__init__(
+            "prompt", f"LoRA {lora!r} ({family or 'unknown architecture'}{base}) does not fit model {model!r}: {why}"
+        )
+
+
 class InitImageMissing(EngineError):
     """img2img without init_images."""
 
@@ -94,10 +105,10 @@ class BodyTooLarge(EngineError):
 
 
 class ModelBroken(EngineError):
-    """The weights of a model cannot be loaded. The model that was current stays current."""
+    """The weights of a model, or of what `kind` says, cannot be loaded. The model that was current stays current."""
 
-    def __init__(self, model: str, reason: str) -> None:
-        super().__init__(f"model {model!r} cannot be loaded: {reason}")
+    def __init__(self, model: str, reason: str, kind: str = "model") -> None:
+        super().__init__(f"{kind} {model!r} cannot be loaded: {reason}")
 
 
 class NotFinite(EngineError):

@@ -52,7 +52,7 @@ class Guidance:
 
 @torch.inference_mode()
 def draw(plan: Plan, loaded: Loaded, models: Models, clip_skip: int, progress: Progress) -> Drawn:
-    """Draw all batches, or those until an interrupt. Raises ResolutionRefused, RequestInvalid, ModelBroken, NotFinite."""
+    """Draw all batches, or those until an interrupt. Raises ResolutionRefused, RequestInvalid, ModelBroken, StoreDown, NotFinite."""
     width, height = planning.size_for(plan, loaded.model.title, loaded.native_px)
     maps = [controlnet.control_map(unit, width, height) for unit in plan.units]
     controls = [
@@ -62,6 +62,7 @@ def draw(plan: Plan, loaded: Loaded, models: Models, clip_skip: int, progress: P
         )
         for unit, control_map in zip(plan.units, maps, strict=True)
     ]  # fmt: skip
+    models.merge(loaded, plan.loras)
     guidance = _guidance(plan, loaded, clip_skip)
     start = None if plan.init_image is None else _encode_image(plan, loaded, width, height)
     drawn: list[Image.Image] = []
@@ -83,7 +84,7 @@ def draw(plan: Plan, loaded: Loaded, models: Models, clip_skip: int, progress: P
 
 
 def _guidance(plan: Plan, loaded: Loaded, clip_skip: int) -> Guidance:
-    positive = conditioning.encode(loaded, plan.prompt, clip_skip)
+    positive = conditioning.encode(loaded, plan.words, clip_skip)
     negative = conditioning.encode(loaded, plan.negative_prompt, clip_skip) if plan.cfg_scale != 1 else None
     return Guidance(positive, negative, plan.cfg_scale)
 

@@ -8,7 +8,9 @@ import json
 import logging
 import zipfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Final
@@ -18,8 +20,11 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
+from webui_engine import lora
 from webui_engine.catalogue import Catalogue, ControlNet, Model
-from webui_engine.errors import EngineError, ModelBroken, RequestInvalid
+from webui_engine.errors import EngineError, LoraMismatch, ModelBroken, RequestInvalid
+from webui_engine.lora_catalogue import Lora, LoraUse
+from webui_engine.lora_files import FAMILIES
 from webui_engine.preview import Preview
 from webui_engine.published import Published
 from webui_engine.samplers import Choice
@@ -92,6 +97,17 @@ class Loaded:
         """UNet sample_size times the VAE's scale."""
         return int(self.unet.config.sample_size) * self.scale
 
+    @property
+    def family(self) -> str:
+        """The family of models by the width of its prompts: "sd15", "sd21", or what that width is."""
+        width = self.unet.config.cross_attention_dim
+        return FAMILIES.get(width, f"cross-attention {width}")
+
+    @cached_property
+    def merged(self) -> lora.Merged:
+        """The LoRAs in its weights."""
+        return lora.Merged(self.unet, self.text_encoder)
+
     def make_scheduler(self, choice: Choice) -> Any:
         """A fresh diffusers scheduler with this model's noise levels."""
         arguments: dict[str, Any] = {
@@ -141,6 +157,15 @@ class Models:
         _check_fit(net, control_net, loaded)
         return control_net
 
+    def merge(self, loaded: Loaded, uses: Sequence[LoraUse]) -> None:
+        """Merge these LoRAs into the model and no others; the same ones as last time stay as they are.
+
+        Raises ModelBroken and StoreDown, and LoraMismatch naming both if one does not fit; then those before stay.
+        """
+        if loaded.merged.uses != tuple(uses):
+            layers = [self._lora_layers(use.lora, loaded) for use in uses]
+            loaded.merged.set(uses, layers)
+
     def unload(self) -> None:
         """Drop everything from memory; the next `get` loads again."""
         self._loaded.clear()
@@ -161,6 +186,16 @@ class Models:
         except _LOAD_ERRORS as error:
             _log.warning("model %s cannot be loaded", model.title, exc_info=True)
             raise ModelBroken(model.title, _reason(error)) from error
+
+    def _lora_layers(self, wanted: Lora, loaded: Loaded) -> lora.Layers:
+        if wanted.family not in ("", loaded.family):
+            why = f"the model is {loaded.family}"
+            raise LoraMismatch(wanted.name, wanted.family, wanted.base_model, loaded.model.title, why)
+        if wanted.manifest is not None and self._published is not None:
+            self._published.download(wanted.manifest, wanted.path.parent)
+        layers = lora.read(wanted)
+        loaded.merged.check(wanted, layers, loaded.model.title)
+        return layers
 
     def _read(self, model: Model) -> Any:
         arguments: dict[str, Any] = {

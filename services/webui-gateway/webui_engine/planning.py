@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from PIL import Image
 
-from webui_engine import control_units, images, options, prompts, samplers
+from webui_engine import control_units, images, lora_tags, options, prompts, samplers
 from webui_engine.catalogue import Catalogue, Model
 from webui_engine.control_units import Unit
 from webui_engine.errors import InitImageMissing, RequestInvalid, ResolutionRefused, UnknownName, Unsupported
+from webui_engine.lora_catalogue import LoraUse
 from webui_engine.options import Options
 from webui_engine.schemas import GenerationRequest, Img2ImgRequest
 
@@ -39,11 +40,13 @@ class Limits:
 class Plan:
     """One request, resolved. Image i (from 0) uses seed + i, or seed and subseed + i if subseed_strength > 0.
 
-    model: None means the current one. width, height: None means the model's own, or init_image's. eta: None if the sampler
+    prompt: as it came; words: without its tags; loras: what the tags mean. model: None means the current one. width, height: None means the model's own, or init_image's. eta: None if the sampler
     has none. init_image: RGB, None for txt2img. override: options for this request; keep_override leaves them set.
     """
 
     prompt: str
+    words: str
+    loras: tuple[LoraUse, ...]
     negative_prompt: str
     choice: samplers.Choice
     steps: int
@@ -80,7 +83,8 @@ def make_plan(request: GenerationRequest, catalogue: Catalogue, current: Options
     """Resolve a request. Raises RequestInvalid and its kin, InitImageMissing, StoreDown."""
     request.refuse_unsupported()
     _check_scripts(request)
-    prompts.check("prompt", request.prompt, not request.disable_extra_networks)
+    words, tags = lora_tags.split("prompt", request.prompt, not request.disable_extra_networks)
+    prompts.check("prompt", words)
     prompts.check("negative_prompt", request.negative_prompt)
     if request.batch_size * request.n_iter > limits.max_images:
         found = f"batch_size {request.batch_size} times n_iter {request.n_iter}"
@@ -94,6 +98,8 @@ def make_plan(request: GenerationRequest, catalogue: Catalogue, current: Options
     init_image = _init_image(request, limits) if isinstance(request, Img2ImgRequest) else None
     return Plan(
         prompt=request.prompt,
+        words=words,
+        loras=catalogue.loras.resolve(tags),
         negative_prompt=request.negative_prompt,
         choice=choice,
         steps=request.steps,

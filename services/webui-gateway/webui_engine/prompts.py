@@ -52,12 +52,15 @@ class Chunk:
     weights: tuple[float, ...]
 
 
-def check(field: str, text: str, allow_extra_networks: bool = True) -> None:
-    """Refuse what this engine would otherwise draw as words. Raises Unsupported, RequestInvalid."""
+def check(field: str, text: str) -> None:
+    """Refuse what this engine would otherwise draw as words. Raises Unsupported, RequestInvalid.
+
+    Tags of a prompt that name LoRAs were taken out before; a negative prompt can have none (A1111 draws them as words).
+    """
     if len(text) > MAX_CHARACTERS:
         raise RequestInvalid(field, f"found {len(text)} characters, expected at most {MAX_CHARACTERS}")
-    if allow_extra_networks and (tag := _EXTRA_NETWORK.search(text)):
-        raise Unsupported(field, tag.group(), "publish a checkpoint with the LoRA merged, or remove the tag")
+    if tag := _EXTRA_NETWORK.search(text):
+        raise Unsupported(field, tag.group(), "name LoRAs in the prompt")
     if found := _EDITING.search(_ESCAPE.sub("", text)):
         raise Unsupported(field, found.group(), r"write \[ and \] for literal brackets")
     if found := _COMPOSING.search(text):

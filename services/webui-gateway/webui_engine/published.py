@@ -1,6 +1,6 @@
 """The checkpoints of the bucket: a list that is at most a few seconds old, and verified copies in the cache folder.
 
-`catalogue.py` lists and looks up here, `pipelines.py` downloads. Manifests are immutable, so each is read once.
+`catalogue.py` and `lora_catalogue.py` list and look up here, `pipelines.py` downloads. Manifests are immutable, so each is read once.
 """
 
 import logging
@@ -55,9 +55,9 @@ class Published:
         except StoreError as error:
             raise StoreDown(str(error)) from error
         except DigestMismatch as error:
-            raise ModelBroken(manifest.id, str(error)) from error
+            raise ModelBroken(manifest.id, str(error), _kind(manifest)) from error
         except (ArtifactError, OSError) as error:
-            raise ModelBroken(manifest.id, f"copying it from the bucket failed: {error}") from error
+            raise ModelBroken(manifest.id, f"copying it from the bucket failed: {error}", _kind(manifest)) from error
 
     def _read(self) -> dict[str, Manifest]:
         known = {} if self._stale else self._manifests
@@ -70,3 +70,7 @@ class Published:
             except ManifestInvalid as error:
                 _log.warning("checkpoint %r is left out: %s", name, error)
         return found
+
+
+def _kind(manifest: Manifest) -> str:
+    return "LoRA" if manifest.kind == "lora" else "model"

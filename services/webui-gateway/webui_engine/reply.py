@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from webui_engine import VERSION, images, infotext, prompts
+from webui_engine import VERSION, images, infotext, lora_files, prompts
 from webui_engine.catalogue import Model
 from webui_engine.generate import Drawn
 from webui_engine.planning import Plan
@@ -43,7 +43,7 @@ def _echo(request: BaseModel) -> dict[str, Any]:
 def _infotext(plan: Plan, drawn: Drawn, model: Model, clip_skip: int, number: int) -> str:
     """The text of picture `number`; keys in the order of A1111's create_infotext."""
     varied = plan.subseed_strength > 0
-    emphasized = any(prompts.has_emphasis(prompts.parse(text)) for text in (plan.prompt, plan.negative_prompt))
+    emphasized = any(prompts.has_emphasis(prompts.parse(text)) for text in (plan.words, plan.negative_prompt))
     pairs: list[tuple[str, object]] = [
         ("Steps", plan.steps),
         ("Sampler", plan.choice.sampler.name),
@@ -60,10 +60,17 @@ def _infotext(plan: Plan, drawn: Drawn, model: Model, clip_skip: int, number: in
         ("RNG", "CPU"),
         ("Emphasis", "Original" if emphasized else None),
         ("Eta DDIM", plan.eta or None),
-        *((f"ControlNet {index}", unit.infotext) for index, unit in enumerate(plan.units)),
+        *_extra(plan).items(),
         ("Version", _WRITTEN_BY),
     ]
     return infotext.render(plan.prompt, plan.negative_prompt, pairs)
+
+
+def _extra(plan: Plan) -> dict[str, str]:
+    """What is drawn with beside the model. LoRAs by the names in their tags, with A1111's hashes; the weights are in the prompt."""
+    hashes = {use.tag.name: lora_files.short_hash(use.lora.path, use.lora.sha256) for use in plan.loras}
+    loras = {"Lora hashes": ", ".join(f"{name}: {digest}" for name, digest in hashes.items())} if hashes else {}
+    return loras | {f"ControlNet {index}": unit.infotext for index, unit in enumerate(plan.units)}
 
 
 def _info(plan: Plan, drawn: Drawn, model: Model, clip_skip: int, texts: list[str]) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _info(plan: Plan, drawn: Drawn, model: Model, clip_skip: int, texts: list[st
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": plan.denoising_strength,
-        "extra_generation_params": {f"ControlNet {i}": unit.infotext for i, unit in enumerate(plan.units)},
+        "extra_generation_params": _extra(plan),
         "index_of_first_image": 0,
         "infotexts": texts,
         "styles": [],

@@ -8,6 +8,7 @@ import httpx
 
 from webui_gateway.errors import BackendAway, BackendFailed, BackendRefused, RequestInvalid
 from webui_gateway.job import Progress
+from webui_gateway.loras import LoraLine, family_of
 from webui_gateway.models import Listing
 from webui_gateway.samplers import Abilities
 
@@ -92,6 +93,16 @@ class Backend:
         answer = await self._get_or("/controlnet/model_list", {})
         return [str(title) for title in answer.get("model_list", ()) if title != "None"]
 
+    async def loras(self) -> list[LoraLine]:
+        """Its LoRAs; none without the extension."""
+        try:
+            return [
+                LoraLine(str(line["name"]), str(line.get("alias") or ""), family_of(line.get("metadata") or {}))
+                for line in await self._get_or("/sdapi/v1/loras", [])
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BackendFailed(self.url, 200, f"its loras are not those of A1111: {error!r}") from error
+
     async def generate(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """txt2img or img2img; returns its JSON, which has `images` and `info`.
 
@@ -128,8 +139,13 @@ class Backend:
         return {name: None if name in _SECRET_FLAGS else value for name, value in flags.items()}
 
     async def look_again(self) -> None:
-        """Read the folders of models again."""
+        """Read the folders of models and LoRAs again."""
         await self._send("POST", "/sdapi/v1/refresh-checkpoints", None, _QUERY_SECONDS)
+        try:
+            await self._send("POST", "/sdapi/v1/refresh-loras", None, _QUERY_SECONDS)
+        except BackendRefused as error:
+            if error.status != 404:  # A1111 without the extension
+                raise
 
     async def interrupt(self) -> None:
         """Stop the present job after its current step."""

@@ -2,13 +2,13 @@
 
 GatewayError
 ├── UnknownName                                          there is no such thing; the nearest are named
-│   └── UnknownModel, UnknownSampler, UnknownScheduler, UnknownScript, UnknownControlNet
+│   └── UnknownModel, UnknownSampler, UnknownScheduler, UnknownScript, UnknownControlNet, UnknownLora
 ├── UnknownJob
 ├── RequestInvalid                                       a field cannot be understood
 ├── Incompatible                                         two things do not fit each other
-│   ├── ResolutionUnsupported, PrecisionUnsupported, ControlNetMismatch
+│   ├── ResolutionUnsupported, PrecisionUnsupported, ControlNetMismatch, LoraMismatch
 │   ├── NoBackendFits                                    each back end that has the model lacks something else
-│   └── ModelUnavailable, ControlNetUnavailable          known, but no back end has the weights
+│   └── ModelUnavailable, ControlNetUnavailable, LoraUnavailable   known, but no back end has the weights
 ├── QueueFull, NoBackend, BackendAway, Stopping          passes: the same request may work later
 ├── BackendRefused, BackendFailed                        a back end's own answer: 4xx, and everything else
 └── Cancelled
@@ -71,6 +71,12 @@ class UnknownControlNet(UnknownName):
     kind = "control net"
 
 
+class UnknownLora(UnknownName):
+    """No LoRA has this name or alias."""
+
+    kind = "LoRA"
+
+
 class UnknownJob(GatewayError):
     """No generation had this id. Field: job_id."""
 
@@ -117,6 +123,15 @@ class ControlNetMismatch(Incompatible):
         self.control_net = control_net
 
 
+class LoraMismatch(Incompatible):
+    """The LoRA was trained for another model. Fields: model, lora."""
+
+    def __init__(self, model: str, lora: str, why: str) -> None:
+        super().__init__(f"LoRA {lora} does not fit model {model}: {why}")
+        self.model = model
+        self.lora = lora
+
+
 class ModelUnavailable(Incompatible):
     """The model is known, but no back end has its weights. Field: model."""
 
@@ -135,6 +150,15 @@ class ControlNetUnavailable(Incompatible):
         )
         self.model = model
         self.control_net = control_net
+
+
+class LoraUnavailable(Incompatible):
+    """The LoRA fits, but a back end that has the model has it not. Fields: model, lora."""
+
+    def __init__(self, model: str, lora: str) -> None:
+        super().__init__(f"LoRA {lora} is known, but no back end that has model {model} has it; install it there")
+        self.model = model
+        self.lora = lora
 
 
 class NoBackendFits(Incompatible):

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from webui_gateway import requests
 from webui_gateway.backends import Backend
@@ -25,6 +25,7 @@ from webui_gateway.errors import (
 )
 from webui_gateway.job import Job, Outcome
 from webui_gateway.jobs import JobQueue
+from webui_gateway.loras import LoraLine, LoraRegistry
 from webui_gateway.models import Listing, Model, ModelRegistry, check_precision
 from webui_gateway.published import Published
 
@@ -36,6 +37,14 @@ IMG2IMG: Final = "/sdapi/v1/img2img"
 FRESH_SECONDS: Final = 1.0
 # While nobody asks, so that the metrics and the log tell when a back end goes.
 _IDLE_REFRESH_SECONDS: Final = 5.0
+
+
+class _Lists(NamedTuple):
+    """What one back end has."""
+
+    models: list[Listing]
+    control_nets: list[str]
+    loras: list[LoraLine]
 
 
 class Gateway:
@@ -52,9 +61,10 @@ class Gateway:
         self.backends = backends
         self.models = models
         self.control_nets = control_nets
+        self.loras = LoraRegistry()
         self.jobs = jobs
         self._published = published
-        self._listings: dict[str, tuple[list[Listing], list[str]]] = {}
+        self._listings: dict[str, _Lists] = {}
         self._refreshed = 0.0
         self._reread = 0.0
         self._refreshing = asyncio.Lock()
@@ -84,8 +94,10 @@ class Gateway:
                 asyncio.gather(*(self._listing(backend) for backend in self.backends)),
             )
             self._listings = {backend.url: found for backend, found in zip(self.backends, listings, strict=True)}
-            self.models.refresh({url: models for url, (models, _) in self._listings.items()}, manifests)
-            self.control_nets.refresh({url: titles for url, (_, titles) in self._listings.items()})
+            self.models.refresh({url: found.models for url, found in self._listings.items()}, manifests)
+            self.control_nets.refresh({url: found.control_nets for url, found in self._listings.items()})
+            loras = {url: found.loras for url, found in self._listings.items()}
+            self.loras.refresh(loras, manifests, self.models.width)
             self._refreshed = time.monotonic()
 
     def alive(self) -> list[Backend]:
@@ -146,6 +158,8 @@ class Gateway:
         await self.refresh()
         self.alive()
         model = await self.model(wish.checkpoint)
+        if self.loras.lacks(wish.body):
+            await self._read_again()
         bodies = self._bodies(path, wish, model)
         if wish.keep_checkpoint:
             self.models.select(model.name)
@@ -178,6 +192,7 @@ class Gateway:
             try:
                 # The control net first: it is refused with both names even where no back end has the extension.
                 named = requests.addressed(body, model, backend.url, self.models, self.control_nets)
+                named = self.loras.addressed(named, model, backend.url)
                 backend.abilities.check_scripts(named, path.rpartition("/")[2])
                 bodies[backend.url] = backend.abilities.resolved(named)
             except GatewayError as error:
@@ -202,12 +217,12 @@ class Gateway:
         if model is not None:
             self.models.select(model.name)
 
-    async def _listing(self, backend: Backend) -> tuple[list[Listing], list[str]]:
-        """Models and control nets of one back end; nothing if it does not answer."""
+    async def _listing(self, backend: Backend) -> _Lists:
+        """Models, control nets and LoRAs of one back end; nothing if it does not answer."""
         try:
             if not backend.alive:
                 await backend.learn()
-            found = await backend.models(), await backend.control_net_titles()
+            found = _Lists(await backend.models(), await backend.control_net_titles(), await backend.loras())
         except GatewayError as error:
             is_busy = isinstance(error, BackendAway) and error.timed_out and self.jobs.is_drawing(backend.url)
             if backend.alive and is_busy:
@@ -215,14 +230,14 @@ class Gateway:
             if str(error) != backend.trouble:
                 logger.warning("%s", error)
             backend.alive, backend.trouble = False, str(error)
-            return [], []
+            return _Lists([], [], [])
         if not backend.alive:
-            logger.info("back end %s answers", backend.url, extra={"num_models": len(found[0])})
+            logger.info("back end %s answers", backend.url, extra={"num_models": len(found.models)})
         backend.alive, backend.trouble = True, ""
         return found
 
     async def _read_again(self) -> None:
-        """Let the back ends look for new models, but those that draw: A1111 would answer only when it is done."""
+        """Let the back ends look for new models and LoRAs, but those that draw: A1111 would answer only when it is done."""
         if time.monotonic() - self._reread > FRESH_SECONDS:
             idle = [backend for backend in self.backends if backend.alive and not self.jobs.is_drawing(backend.url)]
             answers = await asyncio.gather(*(backend.look_again() for backend in idle), return_exceptions=True)

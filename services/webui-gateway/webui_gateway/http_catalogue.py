@@ -1,6 +1,6 @@
 """HTTP routes that list and set: models and options are the gateway's own, the rest is a back end's. Installed by `http_api`.
 
-Samplers, schedules and scripts are those of all back ends, because a request goes to one that can do it. What else
+Samplers, schedules, scripts and LoRAs are those of all back ends, because a request goes to one that can do it. What else
 describes back ends is asked of the first that answers; switches go to all.
 """
 
@@ -15,10 +15,15 @@ from webui_gateway.gateway import Gateway
 from webui_gateway.models import SHORT_HASH_DIGITS, Model
 
 # Lists of what requests may name, and the fields that tell their lines apart.
-FROM_ALL: Final = {"samplers": ("name",), "schedulers": ("name",), "script-info": ("name", "is_img2img")}
+FROM_ALL: Final = {
+    "samplers": ("name",),
+    "schedulers": ("name",),
+    "script-info": ("name", "is_img2img"),
+    "loras": ("name",),
+}
 # These describe what a back end has.
 FROM_ONE: Final = (
-    "embeddings", "extensions", "face-restorers", "hypernetworks", "latent-upscale-modes", "loras", "memory",
+    "embeddings", "extensions", "face-restorers", "hypernetworks", "latent-upscale-modes", "memory",
     "prompt-styles", "realesrgan-models", "sd-vae", "upscalers",
 )  # fmt: skip
 CONTROLNET_FROM_ONE: Final = ("control_types", "module_list", "settings", "version")

@@ -10,7 +10,7 @@ from typing import Final
 
 from artifacts.checkpoints import Manifest
 
-from webui_gateway.architectures import PREDEFINED, BaseModel, trained_from
+from webui_gateway.architectures import PREDEFINED, BaseModel, Width, trained_from
 from webui_gateway.errors import ModelUnavailable, PrecisionUnsupported, ResolutionUnsupported, UnknownModel
 
 UNKNOWN_NATIVE_PX: Final = 512
@@ -101,6 +101,11 @@ class ModelRegistry:
         if not model.available:
             raise ModelUnavailable(model.name)
         return model
+
+    def width(self, name: str) -> Width | None:
+        """The width of a model by its own name, None if it is not known."""
+        model = self._models.get(name)
+        return model.spec.width if model else None
 
     def select(self, name: str) -> Model:
         """Make a model that of requests that name none. Raises UnknownModel, ModelUnavailable."""

@@ -40,6 +40,7 @@ GENERATION_SERVICE = generation_pb2.DESCRIPTOR.services_by_name["GenerationServi
 ERRORS: ErrorTable = {
     errors.UnknownModel: ErrorRule(StatusCode.NOT_FOUND, "MODEL_UNKNOWN"),
     errors.UnknownControlNet: ErrorRule(StatusCode.NOT_FOUND, "CONTROL_NET_UNKNOWN"),
+    errors.UnknownLora: ErrorRule(StatusCode.NOT_FOUND, "LORA_UNKNOWN"),
     errors.UnknownJob: ErrorRule(StatusCode.NOT_FOUND, "GENERATION_UNKNOWN"),
     errors.UnknownSampler: ErrorRule(StatusCode.INVALID_ARGUMENT, "SAMPLER_UNKNOWN"),
     errors.UnknownScheduler: ErrorRule(StatusCode.INVALID_ARGUMENT, "SCHEDULER_UNKNOWN"),
@@ -48,6 +49,8 @@ ERRORS: ErrorTable = {
     errors.ResolutionUnsupported: ErrorRule(StatusCode.FAILED_PRECONDITION, "RESOLUTION_UNSUPPORTED"),
     errors.PrecisionUnsupported: ErrorRule(StatusCode.FAILED_PRECONDITION, "PRECISION_UNSUPPORTED"),
     errors.ControlNetMismatch: ErrorRule(StatusCode.FAILED_PRECONDITION, "CONTROL_NET_MISMATCH"),
+    errors.LoraMismatch: ErrorRule(StatusCode.FAILED_PRECONDITION, "LORA_MISMATCH"),
+    errors.LoraUnavailable: ErrorRule(StatusCode.FAILED_PRECONDITION, "LORA_UNAVAILABLE"),
     errors.ModelUnavailable: ErrorRule(StatusCode.FAILED_PRECONDITION, "MODEL_UNAVAILABLE"),
     errors.ControlNetUnavailable: ErrorRule(StatusCode.FAILED_PRECONDITION, "CONTROL_NET_UNAVAILABLE"),
     errors.NoBackendFits: ErrorRule(StatusCode.FAILED_PRECONDITION, "NO_BACKEND_FITS"),
