@@ -2,7 +2,7 @@
 
 import typer
 
-from darkroom_cli.commands import caption, convert, crop, generate, session, train
+from darkroom_cli.commands import caption, convert, crop, generate, runs, session, session_archive, train
 from darkroom_cli.demo.command import demo
 from darkroom_cli.launcher.command import up
 
@@ -16,12 +16,15 @@ app = typer.Typer(
 _HERE, _PHOTOS, _TRAINING, _PICTURES = "On this machine", "Photos and words", "Training", "Models and pictures"
 app.command(rich_help_panel=_HERE)(up)
 app.command(rich_help_panel=_HERE)(demo)
+session.app.command("export")(session_archive.export_session)
+session.app.command("import")(session_archive.import_session)
 app.add_typer(session.app, name="session", rich_help_panel=_PHOTOS)
 app.command(rich_help_panel=_PHOTOS)(caption.caption)
 app.command(rich_help_panel=_PHOTOS)(caption.ask)
 app.command(rich_help_panel=_PHOTOS)(crop.crop)
 app.command(rich_help_panel=_TRAINING)(train.train)
-app.add_typer(train.runs_app, name="runs", rich_help_panel=_TRAINING)
+app.add_typer(runs.runs_app, name="runs", rich_help_panel=_TRAINING)
+app.add_typer(runs.runs_app, name="run", hidden=True)  # people say `darkroom run show`
 app.command(rich_help_panel=_PICTURES)(convert.convert)
 app.command(rich_help_panel=_PICTURES)(convert.inspect)
 app.command(rich_help_panel=_PICTURES)(generate.models)

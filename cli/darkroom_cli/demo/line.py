@@ -18,10 +18,10 @@ from darkroom_cli.commands.caption import caption_session
 from darkroom_cli.commands.convert import Format, run_conversion
 from darkroom_cli.commands.crop import crop_session
 from darkroom_cli.commands.session import upload_parts
-from darkroom_cli.commands.train import watch_run
 from darkroom_cli.connection import Connection
 from darkroom_cli.demo.subject import INSTANCE_PROMPT, NEW_BACKGROUNDS, Photo
 from darkroom_cli.output import UsageProblem, progress_bar
+from darkroom_cli.run_view import watch_run
 
 BASE_MODEL = "sd15-tiny"
 CROP_PX = 256
