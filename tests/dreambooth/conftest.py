@@ -124,32 +124,58 @@ def read_records(store: ObjectStore, run: str = RUN) -> list[dict[str, Any]]:
     return [json.loads(line) for key in keys for line in store.get(key).splitlines()]
 
 
-@pytest.fixture
-def train(sessions: Sessions, tmp_path: Path) -> Callable[[Mapping[str, Any]], Outcome]:
-    """Carry out an order in this process, each as a run of its own."""
-    from dreambooth import inputs, training
-    from dreambooth.exits import StopSignal
+def fields_of(
+    store: ObjectStore,
+    scratch: Path,
+    wanted: Mapping[str, Any],
+    run: str = RUN,
+    warn: Callable[[str], None] = print,
+) -> Any:
+    """An order without the right to write, from a recipe's JSON object."""
+    from dreambooth import inputs
+    from dreambooth.order import Order
     from dreambooth.recipe import parse
+    from dreambooth.world import World
+
+    recipe = parse(json.dumps(wanted))
+    found = inputs.gather(store, "toy", recipe, scratch, warn)
+    return Order(run, recipe, found, store, scratch, World(0, 1, torch.device("cpu")))
+
+
+@pytest.fixture
+def train(sessions: Sessions, tmp_path: Path) -> Callable[..., Outcome]:
+    """Carry out an order in this process, each as a run of its own unless `run` says which."""
+    from dataclasses import replace
+
+    from dreambooth import training
+    from dreambooth.exits import StopSignal
+    from dreambooth.lease import Lease
     from dreambooth.records import Records
 
     store = sessions.store
     lock = threading.Lock()
     count = 0
 
-    def carry_out(wanted: Mapping[str, Any]) -> Outcome:
+    def carry_out(
+        wanted: Mapping[str, Any], run: str = "", stop: StopSignal | None = None, accept_inexact: bool = False
+    ) -> Outcome:
         nonlocal count
         with lock:
             count += 1
-        run, checkpoint = f"sessions/toy/runs/run-{count}", f"toy-{count}"
+        run = run or f"sessions/toy/runs/run-{count}"
+        checkpoint = f"toy-{run.rsplit('/', 1)[1]}"
         scratch = tmp_path / f"scratch-{count}"
         scratch.mkdir()
-        records = Records(store, f"{run}/")
-        try:
-            recipe = parse(json.dumps({**wanted, "checkpoint": checkpoint}))
-            found = inputs.gather(store, "toy", recipe, scratch, lambda text: records.message(text, "warning"))
-            training.run(training.Order(run, recipe, found, store, scratch), records, StopSignal())
-        finally:
-            records.close(30)
+        stop = stop or StopSignal()
+        with Lease.acquire(store, f"{run}/", stop) as lease:
+            records = Records(store, f"{run}/")
+            try:
+                order = {**wanted, "checkpoint": checkpoint}
+                made = fields_of(store, scratch, order, run, lambda text: records.message(text, "warning"))
+                made = replace(made, records=records, lease=lease, accept_inexact=accept_inexact)
+                training.run(made, stop)
+            finally:
+                records.close(30)
         return Outcome(store, read_records(store, run), checkpoint)
 
     return carry_out

@@ -25,6 +25,8 @@ from dreambooth.exits import StopSignal
         (torch.OutOfMemoryError("CUDA out of memory"), 77),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 77),
         (errors.NotOurs("x"), 78),
+        (errors.WriterAlive("x"), 78),
+        (errors.LeaseLost("x"), 78),
         (errors.Stopped("x"), 143),
         (RuntimeError("a mistake"), 1),
     ],

@@ -26,12 +26,12 @@ def test_defaults_are_those_of_the_two_stage_flow() -> None:
         ({"unet": {"steps": 5, "learning_rate": 1}}, "unet.learning_rate is 1"),
         ({"unet": {"steps": 5, "learning_rate": 10**400}}, "unet.learning_rate is 1000"),
         ({"unet": {"steps": True, "learning_rate": 1e-6}}, "unet.steps is True"),
-        ({"unet": {"stepz": 5}}, "unet is"),
+        ({"unet": {"stepz": 5}}, "unet.stepz: unknown field"),
         ({"unet": {"steps": 0}, "text_encoder": {"steps": 0}}, "both 0"),
         ({"resolution_px": 4096}, "resolution_px is 4096"),
         ({"resolution_px": 32}, "resolution_px is 32"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"precision": "fp16"}, "precision is 'fp16': expected one of fp32, bf16"),
+        ({"precision": "fp8"}, "precision is 'fp8': expected one of fp32, bf16, fp16"),
         ({"seed": -1}, "seed is -1"),
         ({"flip": "yes"}, "flip is 'yes'"),
         ({"require_captions": True}, "use_captions is not"),
@@ -40,6 +40,11 @@ def test_defaults_are_those_of_the_two_stage_flow() -> None:
         ({"checkpoint": "Not An Id"}, "checkpoint"),
         ({"checkpoint": ""}, "checkpoint is missing"),
         ({"learning_rate": 1e-6}, "learning_rate: unknown field"),
+        (
+            {"prior_preservation": {"class_prompt": "a toy"}, "crop": "buckets"},
+            "prior_preservation with crop buckets: class images are squares",
+        ),
+        ({"optimizer": "prodigy", "stages": "joint_then_freeze"}, "choose another stages mode"),
     ],
 )
 def test_a_mistake_is_refused_by_name(order: Order, changes: dict[str, Any], named: str) -> None:
@@ -67,6 +72,12 @@ def test_not_a_json_object(text: str) -> None:
 
 def test_a_skipped_stage_may_have_any_rate(order: Order) -> None:
     assert parse(json.dumps(order(unet={"steps": 0, "learning_rate": 0}))).unet.steps == 0
+
+
+@pytest.mark.parametrize("skipped", ["text_encoder", "unet"])
+def test_prodigy_may_train_one_stage_in_any_mode(order: Order, skipped: str) -> None:
+    recipe = parse(json.dumps(order(optimizer="prodigy", stages="joint_then_freeze", **{skipped: {"steps": 0}})))
+    assert recipe.optimizer == "prodigy"
 
 
 def test_record_names_the_mode_and_no_path(order: Order, micro: object) -> None:

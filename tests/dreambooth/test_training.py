@@ -14,19 +14,25 @@ import torch
 from artifacts.checkpoints import Checkpoints
 from artifacts.sessions import Sessions
 from diffusers import DDPMScheduler
-from dreambooth import base_model, batches, inputs, loop, parts, samples, training
+from dreambooth import base_model, loop, parts, samples, stages, training
+from dreambooth.batches import Images
 from dreambooth.dataset import TrainingImage
-from dreambooth.draws import LATENT, NOISE, Draws
 from dreambooth.errors import Diverged, NotOurs, PictureInvalid, Stopped
+from dreambooth.examples import Example, Examples
 from dreambooth.exits import StopSignal
 from dreambooth.latents import Latents
+from dreambooth.lease import Lease
 from dreambooth.loop import Material
-from dreambooth.parts import Parts
-from dreambooth.recipe import parse
-from dreambooth.records import Records
-from dreambooth.stages import Stage
+from dreambooth.losses import LossReader
+from dreambooth.recipe import StageSettings, parse
+from dreambooth.sources import CounterSource
+from dreambooth.stages import Rates, Stage
+from dreambooth.state import StageState
 from dreambooth.text import FrozenStates
+from dreambooth.world import World
 from safetensors.torch import load_file, save_file
+
+from tests.dreambooth.conftest import fields_of
 
 Order = Callable[..., dict[str, Any]]
 Train = Callable[[Mapping[str, Any]], Any]
@@ -118,28 +124,48 @@ def test_a_loss_that_is_not_finite_stops_the_run_unpublished(
 def test_another_runs_checkpoint_is_left_alone(order: Order, train: Train, sessions: Sessions, tmp_path: Path) -> None:
     first = train(order())
     before = first.manifest
-    recipe = parse(json.dumps(order(checkpoint=first.checkpoint, seed=9)))
     rival = "sessions/toy/runs/rival"
-    found = inputs.gather(sessions.store, "toy", recipe, tmp_path, print)
-    records = Records(sessions.store, f"{rival}/")
-    try:
+    store, recipe = sessions.store, order(checkpoint=first.checkpoint, seed=9)
+    with Lease.acquire(store, f"{rival}/", StopSignal()) as lease:
+        mine = replace(fields_of(store, tmp_path, recipe, rival), lease=lease)
         with pytest.raises(NotOurs, match="already published by sessions/toy/runs/run-1, not by sessions/toy/runs/riv"):
-            training.run(training.Order(rival, recipe, found, sessions.store, tmp_path), records, StopSignal())
-    finally:
-        records.close(30)
+            training.run(mine, StopSignal())
     assert first.manifest == before
+
+
+def pictures(edge_px: int = 32, size: tuple[int, int] = (32, 32)) -> list[TrainingImage]:
+    made = np.random.default_rng(0)
+    pixels = [made.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(2)]
+    return [TrainingImage(f"{i}.png", "", "sks toy", pixels[i], (edge_px, edge_px)) for i in range(2)]
+
+
+def bench(folder: Path, wanted: dict[str, Any], stage: str = "unet", cached: bool = True) -> Material:
+    """A base model and two images, to train on without a store."""
+    model = parts.load(base_model.describe("micro", folder), torch.device("cpu"))
+    recipe, images = parse(json.dumps(wanted)), Images(pictures(), 2)
+    world = World(0, 1, torch.device("cpu"))
+    source = CounterSource(model, images, recipe, stage, world)
+    examples = Examples(model, recipe, images, Latents(model, images.every, cached=cached))
+    return Material(model, recipe, world, source, examples, cached)
+
+
+def steps(material: Material, name: str, count: int, rate: float, after: Callable[[int], None] = lambda _: None) -> Any:
+    """Train one stage; the losses."""
+    settings = StageSettings(count, rate)
+    stage = Stage(name, count, {name: Rates(settings, 0, count)})
+    source = CounterSource(material.parts, Images(pictures(), 2), material.recipe, name, material.world)
+    losses: list[float] = []
+    state = StageState(material.recipe, material.parts, stage)
+    reader = LossReader(lambda facts, loss: losses.append(loss))
+    loop.train(stage, replace(material, source=source), state, reader, after, StopSignal())
+    stages.close(material.parts)
+    return losses
 
 
 @pytest.fixture
 def material(micro: Path, order: Order) -> Material:
-    """The micro model and two images, to train on without a store."""
-    model = parts.load(base_model.describe("micro", micro), torch.device("cpu"))
-    made = np.random.default_rng(0)
-    images = [
-        TrainingImage(f"{i}.png", "", "sks toy", made.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for i in range(2)
-    ]
-    recipe = parse(json.dumps(order(batch_size=2)))
-    return Material(model, recipe, images, Latents(model, images, 32), 32)
+    """The micro model and two images, batch 2."""
+    return bench(micro, order(batch_size=2))
 
 
 def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -155,7 +181,7 @@ def test_frozen_parts_have_no_gradients_and_stay_bit_identical(material: Materia
         for parameter in module.parameters():
             parameter.requires_grad_(True)
             parameter.register_post_accumulate_grad_hook(lambda _, part=part: gradients.add(part))
-    loop.train(Stage(name, 2, 1e-3), material, lambda facts, loss: None, lambda stage, step: None, StopSignal())
+    steps(material, name, 2, 1e-3)
     assert gradients == {name}
     for part, module in modules.items():
         same = all(torch.equal(before[part][key], weight) for key, weight in module.state_dict().items())
@@ -163,39 +189,21 @@ def test_frozen_parts_have_no_gradients_and_stay_bit_identical(material: Materia
         assert all(parameter.grad is None and not parameter.requires_grad for parameter in module.parameters())
 
 
-def test_optimizer_holds_the_trained_part_alone(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[int] = []
-    real = loop.Optimizer
-
-    def spy(module: torch.nn.Module) -> Any:
-        made = real(module)
-        held.extend(id(parameter) for parameter in made._parameters)
-        return made
-
-    monkeypatch.setattr(loop, "Optimizer", spy)
-    stage = Stage("text_encoder", 1, 1e-3)
-    loop.train(stage, material, lambda facts, loss: None, lambda stage, step: None, StopSignal())
+def test_optimizer_holds_the_trained_part_alone(material: Material) -> None:
+    stage = stages.of(parse(json.dumps(material.recipe.record() | {"base_model_source": "/", "checkpoint": "c"})))[0]
+    state = StageState(material.recipe, material.parts, stage)
+    held = [id(p) for group in state.optimizer._inner.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in material.parts.text_encoder.parameters())
 
 
 def test_loss_falls_when_it_can_be_learnt_by_heart(material: Material) -> None:
-    losses: list[float] = []
-    loop.train(
-        Stage("unet", 40, 1e-2),
-        material,
-        lambda facts, loss: losses.append(loss),
-        lambda stage, step: None,
-        StopSignal(),
-    )
+    losses = steps(material, "unet", 40, 1e-2)
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
 def test_a_step_can_be_replayed_alone(material: Material) -> None:
-    draws = Draws(0, "unet")
-
-    def example(step: int) -> loop.Example:
-        shown = batches.views(draws, material.images, 32, 2, False, step)
-        return loop.make_example(material, draws, shown, step)
+    def example(step: int) -> Example:
+        return material.examples.make(next(iter(material.source.micro_steps(step))))
 
     examples = [example(step) for step in range(1, 5)]
     again = example(3)
@@ -204,13 +212,15 @@ def test_a_step_can_be_replayed_alone(material: Material) -> None:
     assert not torch.equal(examples[1].noisy, examples[2].noisy)
 
 
-def test_bf16_trains_fp32_weights(material: Material, order: Order) -> None:
-    recipe = parse(json.dumps(order(precision="bf16")))
-    half = Material(material.parts, recipe, material.images, material.latents, 32)
-    losses: list[float] = []
-    loop.train(Stage("unet", 1, 1e-3), half, lambda f, loss: losses.append(loss), lambda s, k: None, StopSignal())
-    assert 0 < losses[0] < 10
-    assert {parameter.dtype for parameter in material.parts.unet.parameters()} == {torch.float32}
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_fp32_weights(micro: Path, order: Order, precision: str) -> None:
+    half = bench(micro, order(precision=precision))
+    before = weights_of(half.parts.unet)
+    losses = steps(half, "unet", 3, 1e-3)
+    assert len(losses) == 3
+    assert all(0 < loss < 10 for loss in losses)
+    assert {parameter.dtype for parameter in half.parts.unet.parameters()} == {torch.float32}
+    assert any(not torch.equal(before[key], weight) for key, weight in half.parts.unet.state_dict().items())
 
 
 def test_frozen_prompts_are_encoded_in_fp32_also_under_autocast(material: Material) -> None:
@@ -219,46 +229,45 @@ def test_frozen_prompts_are_encoded_in_fp32_also_under_autocast(material: Materi
     assert torch.equal(inside, FrozenStates(material.parts).of(["sks toy"]))
 
 
-def test_dropout_of_a_base_model_draws_nothing(material: Material, micro: Path, tmp_path: Path) -> None:
+def test_dropout_of_a_base_model_draws_nothing(order: Order, micro: Path, tmp_path: Path) -> None:
     leaky = Path(shutil.copytree(micro, tmp_path / "leaky"))
     for part, name in (("text_encoder", "attention_dropout"), ("unet", "dropout")):
         file = leaky / part / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), name: 0.5}))
 
     def losses(folder: Path) -> list[float]:
-        model, found = parts.load(base_model.describe("micro", folder), torch.device("cpu")), []
-        fresh = replace(material, parts=model, latents=Latents(model, material.images, 32))
-        for name in ("text_encoder", "unet"):
-            loop.train(Stage(name, 2, 1e-3), fresh, lambda _, loss: found.append(loss), lambda s, k: None, StopSignal())
-        return found
+        fresh = bench(folder, order(batch_size=2))
+        return [loss for name in ("text_encoder", "unet") for loss in steps(fresh, name, 2, 1e-3)]
 
     assert losses(leaky) == losses(micro)
 
 
 def test_stop_ends_between_two_steps(material: Material) -> None:
-    stop, steps = StopSignal(), []
+    stop, done = StopSignal(), []
 
-    def after(stage: Stage, step: int) -> None:
-        steps.append(step)
+    def after(step: int) -> None:
+        done.append(step)
         if step == 2:
             stop.set()
 
+    settings = StageSettings(9, 1e-3)
+    stage = Stage("unet", 9, {"unet": Rates(settings, 0, 9)})
+    state = StageState(material.recipe, material.parts, stage)
     with pytest.raises(Stopped):
-        loop.train(Stage("unet", 9, 1e-3), material, lambda facts, loss: None, after, stop)
-    assert steps == [1, 2]
+        loop.train(stage, material, state, LossReader(lambda facts, loss: None), after, stop)
+    assert done == [1, 2]
+    assert state.step == 2
 
 
 def test_velocity_models_train_towards_the_velocity(
-    build_micro: Callable[..., Path], tmp_path: Path, material: Material
+    build_micro: Callable[..., Path], tmp_path: Path, order: Order
 ) -> None:
     folder = build_micro(tmp_path / "velocity", "v_prediction")
-    model: Parts = parts.load(base_model.describe("velocity", folder), torch.device("cpu"))
-    other = Material(model, material.recipe, material.images, Latents(model, material.images, 32), 32)
-    draws = Draws(0, "unet")
-    shown = batches.views(draws, other.images, 32, 2, False, 1)
-    example = loop.make_example(other, draws, shown, 1)
-    shape = (2, 4, 4, 4)
-    latents = other.latents.sample(shown, draws.normal(1, LATENT, shape))
+    other = bench(folder, order(batch_size=2))
+    drawn = next(iter(other.source.micro_steps(1)))
+    example = other.examples.make(drawn)
+    images = pictures()
+    latents = Latents(other.parts, images).sample(drawn.views, drawn.latent)
     schedule = DDPMScheduler.from_pretrained(folder / "scheduler")
-    wanted = schedule.get_velocity(latents, draws.normal(1, NOISE, shape), example.timesteps)
+    wanted = schedule.get_velocity(latents, drawn.noise, example.timesteps)
     assert torch.equal(example.wanted, wanted)

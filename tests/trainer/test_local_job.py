@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from artifacts.store import ObjectStore
 from darkroom.trainer.v1 import training_pb2 as pb
+from darkroom_cli.launcher import child
+from trainer import local_job, local_supervisor
 from trainer.config import TrainerConfig
 from trainer.run_folder import RunFolder, machine_id, started
 
@@ -90,9 +92,12 @@ async def test_a_run_outlives_the_service(config: TrainerConfig, photo: bytes) -
     assert (events[-1].run.state, events[-1].run.num_attempts) == (pb.RUN_STATE_SUCCEEDED, 2)
 
 
-async def test_runs_stop_with_the_service_and_go_on_with_it(config: TrainerConfig, photo: bytes) -> None:
+@pytest.mark.parametrize("behaviour", ["hold", "stubborn"])
+async def test_runs_stop_with_the_service_and_go_on_with_it(
+    config: TrainerConfig, photo: bytes, behaviour: str
+) -> None:
     async with serving(replace(config, backoff_limit=0)) as client:
-        run = await client.training.CreateRun(order(await filled(client, photo), "steps 2, hold", "steps 5"))
+        run = await client.training.CreateRun(order(await filled(client, photo), f"steps 2, {behaviour}", "steps 5"))
         pid = await held(client, run.name)
         supervisor = RunFolder.of(config.local.state_dir, run.name).pid()
         assert supervisor is not None
@@ -101,6 +106,12 @@ async def test_runs_stop_with_the_service_and_go_on_with_it(config: TrainerConfi
     async with serving(replace(config, backoff_limit=0)) as client:
         done = (await watched(client, run.name))[-1].run
     assert (done.state, done.num_attempts) == (pb.RUN_STATE_SUCCEEDED, 2)
+
+
+def test_the_launcher_waits_until_runs_have_stopped() -> None:
+    drain_seconds, flush_seconds = 3, 1
+    assert local_supervisor.STOP_GRACE_SECONDS < local_job.STOP_SECONDS
+    assert local_job.STOP_SECONDS + drain_seconds + flush_seconds < child.STOP_SECONDS
 
 
 async def test_what_a_killed_program_leaves_behind_is_removed(client: Client, session: str) -> None:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 import pytest
 from artifacts.errors import ManifestInvalid
 from artifacts.records import encode
-from trainer.manifest import Execution, RunSpec, job_name, parse, render
+from trainer.manifest import Execution, RunSpec, environment_of, job_name, parse, render
 from trainer.recipe import Recipe, StageSettings
 
 SPEC = RunSpec(
     session="robot",
     run_id="first",
-    recipe=Recipe("sd15-tiny", StageSettings(3, 1e-5), StageSettings(4, 1e-4), 64),
+    recipe=Recipe("sd15-tiny", StageSettings(3, 1e-5), StageSettings(4, 1e-4), resolution_px=64),
     base_model_source="models/sd15-tiny",
     checkpoint="robot-first-abc123",
     create_time=datetime(2026, 11, 23, tzinfo=UTC),
@@ -28,11 +28,16 @@ LABELS = {
     "darkroom.dev/run": "first",
 }
 RECIPE = (
-    '{"base_model": "sd15-tiny", "base_model_source": "models/sd15-tiny", "batch_size": 1, '
-    '"checkpoint": "robot-first-abc123", "flip": false, "instance_prompt": "", "precision": "fp32", '
-    '"require_captions": false, "resolution_px": 64, "sample_every_steps": 0, "sample_prompts": [], "seed": 0, '
-    '"text_encoder": {"learning_rate": 1e-05, "steps": 3}, "unet": {"learning_rate": 0.0001, "steps": 4}, '
-    '"use_captions": false}'
+    '{"base_model": "sd15-tiny", "base_model_source": "models/sd15-tiny", "batch_size": 1, "caption_dropout": 0.0, '
+    '"checkpoint": "robot-first-abc123", "crop": "random", "ema_decay": 0.0, "flip": false, '
+    '"gradient_accumulation_steps": 1, "gradient_checkpointing": false, "instance_prompt": "", "keep_resume_points": 2, '
+    '"lora": null, "max_gradient_norm": 1.0, "min_snr_gamma": 0.0, "offset_noise": 0.0, "optimizer": "adamw", '
+    '"precision": "fp32", "prior_preservation": null, "reference_order": false, "require_captions": false, '
+    '"resolution_px": 64, "resume_point_every_minutes": 5, "resume_point_every_steps": 0, "sample_every_steps": 0, '
+    '"sample_prompts": [], "seed": 0, "stages": "text_encoder_only_first", '
+    '"text_encoder": {"learning_rate": 1e-05, "resolution_px": 0, "schedule": "linear", "steps": 3, "warmup_steps": 0}, '
+    '"unet": {"learning_rate": 0.0001, "resolution_px": 0, "schedule": "linear", "steps": 4, "warmup_steps": 0}, '
+    '"use_captions": false, "weight_decay": 0.01}'
 )
 MANIFEST = {
     "apiVersion": "batch/v1",
@@ -88,6 +93,7 @@ MANIFEST = {
                         "env": [
                             {"name": "DARKROOM_RUN", "value": "sessions/robot/runs/first"},
                             {"name": "DARKROOM_RECIPE", "value": RECIPE},
+                            {"name": "DARKROOM_SAVE_SECONDS", "value": "50"},
                         ],
                         "envFrom": [{"secretRef": {"name": "darkroom-s3"}}],
                         "resources": {
@@ -119,6 +125,16 @@ def test_the_whole_manifest() -> None:
 
 def test_without_gpu_none_is_asked_for() -> None:
     assert "nvidia.com/gpu" not in str(render(SPEC, Execution()))
+
+
+@pytest.mark.parametrize(("grace_seconds", "expected"), [(1, "1"), (3, "1.5"), (20, "10"), (30, "20"), (3600, "3590")])
+def test_the_program_saves_within_its_grace_period(grace_seconds: int, expected: str) -> None:
+    assert environment_of(render(SPEC, Execution(grace_seconds=grace_seconds)))["DARKROOM_SAVE_SECONDS"] == expected
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, None), (1, None), (4, "4")])
+def test_a_process_for_each_gpu(gpus: int, expected: str | None) -> None:
+    assert environment_of(render(SPEC, Execution(gpus=gpus))).get("DARKROOM_PROCESSES") == expected
 
 
 def test_the_run_can_be_read_back() -> None:

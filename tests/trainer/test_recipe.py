@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from trainer.base_models import BaseModel
 from trainer.errors import FieldsInvalid, ResolutionUnsupported
-from trainer.recipe import Recipe, StageSettings, from_json, to_json
+from trainer.recipe import Lora, PriorPreservation, Recipe, StageSettings, from_json, to_json
 
 SD15 = BaseModel("sd15", "/models/sd15", "sd15", native_px=512, multiple_px=64)
 
@@ -35,27 +35,52 @@ def test_required_captions_must_be_used() -> None:
     Recipe(require_captions=True, use_captions=True).check()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "field", "named"),
+    [
+        (Recipe(prior_preservation=PriorPreservation("a toy"), crop="buckets"), "recipe.crop", "prior_preservation"),
+        (Recipe(optimizer="prodigy", stages="joint_then_freeze"), "recipe.stages", "choose another mode"),
+    ],
+    ids=["buckets", "prodigy"],
+)
+def test_settings_that_exclude_each_other_are_refused(recipe: Recipe, field: str, named: str) -> None:
+    with pytest.raises(FieldsInvalid) as caught:
+        recipe.check()
+    ((found, problem),) = caught.value.problems
+    assert found == field
+    assert named in problem
+
+
+@pytest.mark.parametrize("skipped", ["text_encoder", "unet"])
+def test_prodigy_may_train_one_stage_in_any_mode(skipped: str) -> None:
+    replace(Recipe(optimizer="prodigy", stages="joint_then_freeze"), **{skipped: StageSettings(0, 1e-6)}).check()
+
+
 def test_json_is_what_the_program_expects() -> None:
-    recipe = Recipe("sd15-tiny", StageSettings(3, 1e-5), StageSettings(4, 1e-4), 64, sample_prompts=("a robot",))
-    assert to_json(recipe, "/models/sd15-tiny", "robot-1") == {
-        "base_model": "sd15-tiny",
-        "base_model_source": "/models/sd15-tiny",
-        "text_encoder": {"steps": 3, "learning_rate": 1e-5},
-        "unet": {"steps": 4, "learning_rate": 1e-4},
-        "resolution_px": 64,
-        "batch_size": 1,
-        "precision": "fp32",
-        "seed": 0,
-        "instance_prompt": "",
-        "use_captions": False,
-        "require_captions": False,
-        "sample_prompts": ["a robot"],
-        "sample_every_steps": 0,
-        "flip": False,
-        "checkpoint": "robot-1",
+    recipe = Recipe(
+        "sd15-tiny",
+        StageSettings(3, 1e-5),
+        StageSettings(4, 1e-4, "cosine", 1),
+        resolution_px=64,
+        sample_prompts=("a robot",),
+        lora=Lora(4, 8.0),
+    )
+    found = to_json(recipe, "/models/sd15-tiny", "robot-1")
+    assert (found["base_model_source"], found["checkpoint"]) == ("/models/sd15-tiny", "robot-1")
+    assert found["unet"] == {
+        "steps": 4,
+        "learning_rate": 1e-4,
+        "schedule": "cosine",
+        "warmup_steps": 1,
+        "resolution_px": 0,
     }
+    assert found["lora"] == {"rank": 4, "alpha": 8.0}
+    assert found["prior_preservation"] is None
+    assert found["sample_prompts"] == ["a robot"]
+    assert set(found) == {*Recipe.__dataclass_fields__, "base_model_source", "checkpoint"}
 
 
 def test_json_comes_back_the_same() -> None:
     recipe = replace(Recipe(seed=2**63 - 1, sample_prompts=("a", "b"), flip=True), base_model="x", resolution_px=64)
+    recipe = replace(recipe, lora=Lora(4, 8.0), prior_preservation=PriorPreservation("a toy", 7, 0.5))
     assert from_json(json.loads(json.dumps(to_json(recipe, "models/x", "c")))) == recipe

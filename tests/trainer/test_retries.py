@@ -44,6 +44,15 @@ def test_interruptions_do_not_count() -> None:
     assert retries.delay_seconds(10, status(143, counted=False)) == 0
 
 
+def test_what_came_before_a_resume_does_not_count() -> None:
+    ended = status(75, 65).concluded(Condition(FAILED, NOW, "PodFailurePolicy"))
+    resumed = ended.resumed(accept_inexact=True)
+    assert (len(resumed.attempts), resumed.finished, resumed.accept_inexact) == (2, False, True)
+    assert retries.conclusion(JOB, resumed) is None
+    assert retries.delay_seconds(10, resumed) == 0
+    assert not resumed.resumed(accept_inexact=False).accept_inexact
+
+
 def test_ignored_exit_codes_do_not_count() -> None:
     rule = {"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [1]}}
     job = {"spec": {"backoffLimit": 0, "podFailurePolicy": {"rules": [rule]}}}

@@ -32,7 +32,8 @@ async def test_a_run_tells_everything_that_was_asked_for(client: Client, session
     assert run.name == "sessions/robot/runs/first"
     assert run.checkpoint.startswith("checkpoints/robot-first-")
     assert (run.recipe.base_model, run.recipe.resolution_px, run.recipe.batch_size) == ("sd15-tiny", 64, 1)
-    assert run.recipe.unet == request.recipe.unet
+    assert (run.recipe.unet.steps, run.recipe.unet.learning_rate) == (5, 1e-3)
+    assert run.recipe.unet.schedule == pb.LEARNING_RATE_SCHEDULE_LINEAR
     events = await watched(client, run.name)
     done = await client.training.GetRun(pb.GetRunRequest(name=run.name))
     assert events[-1].run == done

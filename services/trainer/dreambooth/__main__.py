@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from artifacts.checkpoints import Checkpoints
@@ -13,10 +14,12 @@ from artifacts.store import ObjectStore
 from chassis import config as settings
 from chassis import logs, settings_table
 
-from dreambooth import exits, inputs, ownership, recipe
+from dreambooth import exits, inputs, launcher, ownership, recipe
 from dreambooth.config import ProgramConfig
 from dreambooth.curves import Curves
 from dreambooth.exits import StopSignal
+from dreambooth.lease import Lease
+from dreambooth.recipe import Recipe
 from dreambooth.records import Records
 
 _log = logging.getLogger("dreambooth")
@@ -36,7 +39,13 @@ def main() -> int:
         epilog=settings_table.as_text(ProgramConfig),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args()
+    parser.add_argument(
+        "--accept-inexact",
+        action="store_true",
+        help="go on from a resume point although images, captions, base model, recipe or libraries have changed since; "
+        "the checkpoint is marked inexact (the same as DARKROOM_ACCEPT_INEXACT=true)",
+    )
+    arguments = parser.parse_args()
     try:
         config = settings.read(ProgramConfig)
     except settings.ConfigError as error:
@@ -44,19 +53,46 @@ def main() -> int:
         return exits.code(error)
     logs.configure(config.log_level, config.log_format)
     _prepare_libraries()
+    config = replace(config, accept_inexact=config.accept_inexact or arguments.accept_inexact)
+    if config.processes > 1 and not launcher.is_worker():
+        return launcher.run(config.processes, sys.argv[1:], stop)
     with tempfile.TemporaryDirectory(prefix="dreambooth-") as scratch:
         return _carry_out(config, Path(scratch), stop)
 
 
 def _carry_out(config: ProgramConfig, scratch: Path, stop: StopSignal) -> int:
     store = ObjectStore(config.store)
+    if launcher.rank() > 0:
+        return _compute(config, store, scratch, stop)
     try:
-        records = Records(store, config.folder, Curves(scratch / "tensorboard"))
-    except ArtifactError as error:
-        _log.error("%s", error)
-        return exits.code(error)
+        with Lease.acquire(store, config.folder, stop) as lease:
+            return _write(config, store, lease, scratch, stop)
+    except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
+        return _logged(error)
+
+
+def _compute(config: ProgramConfig, store: ObjectStore, scratch: Path, stop: StopSignal) -> int:
+    """A process that takes its share of the arithmetic and writes nothing."""
     try:
-        _train(config, store, records, scratch, stop)
+        order = recipe.parse(config.recipe)
+        if not ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
+            _train(config, order, store, None, None, scratch, stop)
+    except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
+        return _logged(error)
+    return exits.FINISHED
+
+
+def _write(config: ProgramConfig, store: ObjectStore, lease: Lease, scratch: Path, stop: StopSignal) -> int:
+    """The process that writes the run."""
+    records = Records(store, config.folder, Curves(scratch / "tensorboard"))
+    try:
+        order = recipe.parse(config.recipe)
+        if ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
+            records.message(f"checkpoint {order.checkpoint!r} is already published: nothing to do")
+        else:
+            _train(config, order, store, records, lease, scratch, stop)
+        # Also on a repeated start: the one before may have died between publishing and this line.
+        records.finished(order.checkpoint)
         code, patience_seconds = exits.FINISHED, _CLOSE_SECONDS
     except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
         code = exits.code(error)
@@ -70,19 +106,45 @@ def _carry_out(config: ProgramConfig, scratch: Path, stop: StopSignal) -> int:
     return code
 
 
-def _train(config: ProgramConfig, store: ObjectStore, records: Records, scratch: Path, stop: StopSignal) -> None:
-    order = recipe.parse(config.recipe)
-    if ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
-        records.message(f"checkpoint {order.checkpoint!r} is already published: nothing to do")
-    else:
-        found = inputs.gather(store, config.session, order, scratch, lambda text: records.message(text, "warning"))
-        stop.check()
-        from dreambooth import training  # imports torch: seconds that a refused or finished run need not wait
+def _train(
+    config: ProgramConfig,
+    order: Recipe,
+    store: ObjectStore,
+    records: Records | None,
+    lease: Lease | None,
+    scratch: Path,
+    stop: StopSignal,
+) -> None:
+    def warn(text: str) -> None:
+        if records:
+            records.message(text, "warning")
 
-        stop.check()
-        training.run(training.Order(config.run, order, found, store, scratch), records, stop)
-    # Also on a repeated start: the one before may have died between publishing and this line.
-    records.finished(order.checkpoint)
+    found = inputs.gather(store, config.session, order, scratch, warn)
+    stop.check()
+    from dreambooth import training, world  # imports torch: seconds that a refused or finished run need not wait
+    from dreambooth.order import Order
+
+    stop.check()
+    everything = Order(
+        run=config.run,
+        recipe=order,
+        inputs=found,
+        store=store,
+        scratch=scratch,
+        world=world.join(),
+        records=records,
+        lease=lease,
+        accept_inexact=config.accept_inexact,
+        save_seconds=config.save_seconds,
+    )
+    training.run(everything, stop)
+
+
+def _logged(error: Exception) -> int:
+    """The exit code of an end that has no records to be told in."""
+    code = exits.code(error)
+    _log.error("%s", error, exc_info=error if code == exits.UNKNOWN else None)
+    return code
 
 
 def _explain(records: Records, error: Exception, code: int) -> None:

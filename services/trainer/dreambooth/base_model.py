@@ -52,6 +52,11 @@ class BaseModel:
     resolution_px: int
     vae_factor: int
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Paths of the files whose content training depends on."""
+        return _REQUIRED
+
 
 def fetch(store: ObjectStore, name: str, source: str, scratch: Path) -> Path:
     """The local folder of the base: `source` itself if it is an absolute path, else a copy of that prefix."""

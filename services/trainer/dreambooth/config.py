@@ -18,6 +18,21 @@ class ProgramConfig:
     store: StoreConfig
     run: str = setting("DARKROOM_RUN", 'the run to carry out, "sessions/<session>/runs/<run>"')
     recipe: str = setting("DARKROOM_RECIPE", "how to train, a JSON object: see dreambooth.recipe")
+    processes: int = setting(
+        "DARKROOM_PROCESSES",
+        "processes that train together on this machine, one for each GPU",
+        default=1,
+        minimum=1,
+        maximum=64,
+    )
+    accept_inexact: bool = setting(
+        "DARKROOM_ACCEPT_INEXACT",
+        "go on from a resume point although something has changed since; the checkpoint is marked",
+        default=False,
+    )
+    save_seconds: float = setting(
+        "DARKROOM_SAVE_SECONDS", "how long the last resume point may take after SIGTERM", default=20.0, minimum=1
+    )
     log_level: str = setting("DARKROOM_LOG_LEVEL", "least level that is logged", default="info", choices=logs.LEVELS)
     log_format: str = setting("DARKROOM_LOG_FORMAT", "form of a log record", default="json", choices=logs.FORMATS)
 

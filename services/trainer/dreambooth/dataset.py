@@ -4,41 +4,49 @@
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 from artifacts.errors import NotFound
 from artifacts.sessions import InstanceImage, Sessions
 
-from dreambooth import pictures, prompts
+from dreambooth import buckets, pictures, prompts
 from dreambooth.errors import PictureInvalid, SessionUnusable
-from dreambooth.recipe import Recipe
+from dreambooth.pixel_file import PixelFile, Pixels
+from dreambooth.recipe import BUCKETS, Recipe
 
 _PARALLEL_DOWNLOADS = 8
 
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """One image. sha256: of the file as uploaded. pixels: uint8 RGB, shape (height, width, 3), the shorter side equal
-    to the training resolution. was_enlarged: the file has fewer pixels than that."""
+    """One image, ready for a resolution. sha256: of the file as uploaded. pixels: uint8 RGB, shape (height, width, 3),
+    just large enough for `cut`, the (height, width) of a training picture. was_enlarged: the file has fewer pixels."""
 
     filename: str
     sha256: str
     prompt: str
-    pixels: np.ndarray
+    pixels: Pixels
+    cut: tuple[int, int]
     was_enlarged: bool = False
 
-    def num_places(self, edge_px: int) -> tuple[int, int]:
-        """Possible top and left edges of a crop of edge_px x edge_px."""
-        return self.pixels.shape[0] - edge_px + 1, self.pixels.shape[1] - edge_px + 1
+    @property
+    def num_places(self) -> tuple[int, int]:
+        """Possible top and left edges of the cut."""
+        return self.pixels.shape[0] - self.cut[0] + 1, self.pixels.shape[1] - self.cut[1] + 1
 
 
 def load(
-    sessions: Sessions, session: str, recipe: Recipe, resolution_px: int, warn: Callable[[str], None]
-) -> tuple[TrainingImage, ...]:
-    """Every image of the session in order of file name.
+    sessions: Sessions,
+    session: str,
+    recipe: Recipe,
+    edges_px: Iterable[int],
+    scratch: Path,
+    warn: Callable[[str], None],
+) -> Mapping[int, tuple[TrainingImage, ...]]:
+    """Every image of the session in order of file name, for each of the resolutions; pixels lie in files of `scratch`.
 
     Raises SessionUnusable, and PictureInvalid naming every file that cannot be trained on.
     """
@@ -49,21 +57,26 @@ def load(
         raise SessionUnusable(str(error)) from error
     if not found:
         raise SessionUnusable(f"session {session!r} has no images; upload some first")
+    files = {edge_px: PixelFile(scratch / f"pixels-{edge_px}.bin") for edge_px in edges_px}
+
+    def load_one(image: InstanceImage) -> Mapping[int, TrainingImage] | str:
+        return _load_one(sessions, session, image, recipe, files)
+
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS, thread_name_prefix="images") as pool:
-        outcomes = list(pool.map(lambda image: _load_one(sessions, session, image, recipe, resolution_px), found))
-    images = [outcome for outcome in outcomes if isinstance(outcome, TrainingImage)]
+        outcomes = list(pool.map(load_one, found))
     problems = [f"captions/{name} belongs to no image: rename it or delete it" for name in stray]
     problems += [outcome for outcome in outcomes if isinstance(outcome, str)]
     if problems:
         raise PictureInvalid(tuple(problems))
-    _warn_about(images, warn)
-    return tuple(images)
+    loaded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+    _warn_about([next(iter(sizes.values())) for sizes in loaded], warn)
+    return {edge_px: tuple(sizes[edge_px] for sizes in loaded) for edge_px in files}
 
 
 def _load_one(
-    sessions: Sessions, session: str, image: InstanceImage, recipe: Recipe, resolution_px: int
-) -> TrainingImage | str:
-    """The image, or what is wrong with it."""
+    sessions: Sessions, session: str, image: InstanceImage, recipe: Recipe, files: Mapping[int, PixelFile]
+) -> Mapping[int, TrainingImage] | str:
+    """The image at every resolution, or what is wrong with it."""
     content = sessions.read_image(session, image.filename)
     sha256 = hashlib.sha256(content).hexdigest()
     if image.sha256 and sha256 != image.sha256:  # unknown for a file put into the bucket by hand
@@ -73,12 +86,31 @@ def _load_one(
     prompt = prompts.prompt_of(image.filename, image.caption, recipe)
     if not prompt:
         return f"{image.filename}: its name gives no prompt; rename it, set instance_prompt or use captions"
+    return _prepared(image.filename, sha256, prompt, content, recipe.crop == BUCKETS, files)
+
+
+def prepare(filename: str, prompt: str, content: bytes, edge_px: int, file: PixelFile) -> TrainingImage:
+    """An image that this program made itself, as a square. Raises PictureInvalid."""
+    made = _prepared(filename, hashlib.sha256(content).hexdigest(), prompt, content, False, {edge_px: file})
+    if isinstance(made, str):
+        raise PictureInvalid((made,))
+    return made[edge_px]
+
+
+def _prepared(
+    filename: str, sha256: str, prompt: str, content: bytes, in_buckets: bool, files: Mapping[int, PixelFile]
+) -> Mapping[int, TrainingImage] | str:
     try:
         picture = pictures.decode(content)
     except pictures.Undecodable as error:
-        return f"{image.filename}: {error}"
-    pixels = pictures.resize(picture, resolution_px)
-    return TrainingImage(image.filename, sha256, prompt, pixels, min(picture.size) < resolution_px)
+        return f"{filename}: {error}"
+    made = {}
+    for edge_px, file in files.items():
+        cut = buckets.nearest(*picture.size, edge_px) if in_buckets else (edge_px, edge_px)
+        pixels = file.add(pictures.cover(picture, cut))
+        small = picture.height < cut[0] or picture.width < cut[1]
+        made[edge_px] = TrainingImage(filename, sha256, prompt, pixels, cut, small)
+    return made
 
 
 def _warn_about(images: list[TrainingImage], warn: Callable[[str], None]) -> None:

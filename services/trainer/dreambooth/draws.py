@@ -8,22 +8,29 @@ replayed alone, and a resumed run draws what an uninterrupted one would have dra
 numpy draws rather than torch: torch's CPU generator keeps 32 bits of its seed, and its normal numbers differ between
 CPUs with and without AVX2. Streams may change with the numpy version; the lock pins it.
 
-Steps count from 1. The micro-step counts from 0 inside a step; it is always 0 until gradients are accumulated.
+Steps count from 1. The micro-step counts from 0 inside a step, over all processes.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 # Purposes. The text is part of the draw's name: changing one changes every number drawn for it.
 ORDER = "order"
+CLASS_ORDER = "class_order"
+BUCKET_ORDER = "bucket_order"
 CROP = "crop"
 FLIP = "flip"
 LATENT = "latent"
 NOISE = "noise"
+OFFSET = "offset"
+DROPOUT = "dropout"
+ADAPTER = "adapter"
+CLASS_IMAGE = "class_image"
 TIMESTEP = "timestep"
 SAMPLE = "sample"
 
@@ -33,6 +40,11 @@ def generator(seed: int, stage: str, step: int, micro_step: int, purpose: str) -
     name = f"{seed}/{stage}/{step}/{micro_step}/{purpose}".encode()
     key = hashlib.blake2b(name, digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64)))
+
+
+@lru_cache(maxsize=64)
+def _permutation(seed: int, stage: str, epoch: int, count: int, purpose: str) -> list[int]:
+    return [int(i) for i in generator(seed, stage, epoch, 0, purpose).permutation(count)]
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,10 @@ class Draws:
         numbers = generator(self.seed, self.stage, step, micro_step, purpose)
         return [int(numbers.integers(limit)) for limit in below]
 
-    def permutation(self, epoch: int, count: int) -> list[int]:
-        """The order in which `count` images are shown in an epoch (from 0)."""
-        return [int(i) for i in generator(self.seed, self.stage, epoch, 0, ORDER).permutation(count)]
+    def uniform(self, step: int, purpose: str, count: int, micro_step: int = 0) -> list[float]:
+        """`count` numbers from 0 to below 1."""
+        return [float(x) for x in generator(self.seed, self.stage, step, micro_step, purpose).random(count)]
+
+    def permutation(self, epoch: int, count: int, purpose: str = ORDER) -> list[int]:
+        """The order in which `count` images are shown in an epoch (from 0). The newest few are remembered."""
+        return _permutation(self.seed, self.stage, epoch, count, purpose)

@@ -7,7 +7,11 @@ RunFailed
     Diverged            the loss or the weights are no longer finite
     BaseModelInvalid    the base model is incomplete or of another architecture
     SessionUnusable     the session does not exist or is empty
+    ResumePointUnusable something has changed since the run's resume point was written
+    MemoryTooSmall      the device cannot hold this training
   NotOurs             another run owns what this one was to write
+    WriterAlive         another process is carrying out this run
+    LeaseLost           another process has taken this run over
   Stopped             SIGTERM arrived
 """
 
@@ -48,8 +52,24 @@ class SessionUnusable(InputWrong):
     """No such session, or one without images."""
 
 
+class ResumePointUnusable(InputWrong):
+    """The run cannot go on exactly where it was."""
+
+
+class MemoryTooSmall(InputWrong):
+    """The predicted memory exceeds what the device has."""
+
+
 class NotOurs(RunFailed):
-    """The checkpoint id belongs to another run."""
+    """The checkpoint id belongs to another run, or this run to another process."""
+
+
+class WriterAlive(NotOurs):
+    """Another process holds this run and is alive; nothing was touched."""
+
+
+class LeaseLost(NotOurs):
+    """Another process took this run over, or its record was deleted; this one may write nothing any more."""
 
 
 class Stopped(RunFailed):

@@ -2,9 +2,10 @@
 
 0    finished, or already finished               75   the object store is away: retry
 64   environment or recipe                       77   out of memory: retry, counted
-65   images, captions, resolution, divergence    78   another run owns the checkpoint
-66   base model missing, incomplete or unknown   143  stopped by SIGTERM
-67   session missing or without images
+65   images, captions, resolution, divergence    78   another run owns the checkpoint,
+66   base model missing, incomplete or unknown        or another process this run
+67   session missing or without images           143  stopped by SIGTERM
+69   the resume point does not fit what is here now, or the machine is too small
 68   the bucket does not exist, or the store refuses the credentials or the request
 1    anything else, a mistake of this program: retry, counted
 """
@@ -34,6 +35,8 @@ _CODES: Final[dict[type[BaseException], int]] = {
     artifacts_errors.InvalidName: 65,  # a file put into the bucket by hand
     errors.BaseModelInvalid: 66,
     errors.SessionUnusable: 67,
+    errors.ResumePointUnusable: 69,
+    errors.MemoryTooSmall: 69,
     artifacts_errors.NotFound: 68,
     artifacts_errors.AccessDenied: 68,
     artifacts_errors.StoreRejected: 68,
@@ -73,10 +76,14 @@ class StopSignal:
         """Ask for the end, as SIGTERM does."""
         self._event.set()
 
+    def is_set(self) -> bool:
+        """Whether the end was asked for."""
+        return self._event.is_set()
+
     def check(self) -> None:
         """Raise Stopped if the end was asked for."""
         if self._event.is_set():
-            raise errors.Stopped("stopped by SIGTERM; nothing was published")
+            raise errors.Stopped("stopped by SIGTERM")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._event.set()

@@ -1,112 +1,128 @@
 """The training loop of one stage, top to bottom.
 
-Shapes: B images, C latent channels, H x W latent pixels, T tokens, D text channels.
+Shapes: N pictures of a micro-step, C latent channels, H x W latent pixels, T tokens, D text channels.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
-from dreambooth import batches, loss, stages, text
-from dreambooth import draws as purposes
-from dreambooth.dataset import TrainingImage
-from dreambooth.draws import Draws
+from dreambooth import loss
+from dreambooth.errors import Diverged
+from dreambooth.examples import Contexts, Example, Examples
 from dreambooth.exits import StopSignal
-from dreambooth.latents import Latents
 from dreambooth.losses import LossReader
-from dreambooth.optimizer import Optimizer
 from dreambooth.parts import Parts
 from dreambooth.progress import StepFacts
 from dreambooth.recipe import Recipe
+from dreambooth.sources import Source
 from dreambooth.stages import Stage
+from dreambooth.state import StageState
+from dreambooth.world import World
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_MOST_SCALES = 64  # fp16 gradients that overflow at every scale down to 2^-48 are not finite at all
 
 
 @dataclass(frozen=True)
 class Material:
-    """What both stages work on."""
+    """What a stage works on. cached: text states of a frozen text encoder are kept."""
 
     parts: Parts
     recipe: Recipe
-    images: Sequence[TrainingImage]
-    latents: Latents
-    edge_px: int
-
-
-@dataclass(frozen=True)
-class Example:
-    """One batch as the UNet sees it: noisy latents and the wanted prediction (B, C, H, W), timesteps (B,)."""
-
-    noisy: torch.Tensor
-    wanted: torch.Tensor
-    timesteps: torch.Tensor
+    world: World
+    source: Source
+    examples: Examples
+    cached: bool
 
 
 def train(
     stage: Stage,
     material: Material,
-    report: Callable[[StepFacts, float], None],
-    after_step: Callable[[Stage, int], None],
+    state: StageState,
+    losses: LossReader,
+    after_step: Callable[[int], None],
     stop: StopSignal,
 ) -> None:
-    """Train the stage's module in place.
+    """Train the stage's modules in place, from the step after `state.step` on.
 
-    report gets every step's loss, on a GPU a few steps late. after_step is called between two steps.
-    Raises Stopped, Diverged.
+    losses gets every step's loss. after_step is called between two steps, when `state` is complete. Raises Stopped
+    (`state` is then that of the last whole step), Diverged.
     """
-    parts, recipe = material.parts, material.recipe
-    draws = Draws(recipe.seed, stage.name)
-    module = stages.open_for_training(parts, stage)
-    optimizer = Optimizer(module)
-    context_of = _trained_states(parts) if stage.trains_text_encoder else text.FrozenStates(parts).of
-    losses = LossReader(report)
-    for step in range(1, stage.num_steps + 1):
-        stop.check()
-        shown = batches.views(draws, material.images, material.edge_px, recipe.batch_size, recipe.flip, step)
-        batch = [material.images[view.index] for view in shown]
-        example = make_example(material, draws, shown, step)
-        with _autocast(recipe.precision, parts.device):
-            context = context_of([image.prompt for image in batch])  # (B, T, D)
-            prediction = parts.unet(example.noisy, example.timesteps, context, return_dict=False)[0]
-        step_loss = loss.mean_squared_error(prediction, example.wanted)
-        step_loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.update(stage.rate(step))
-        filenames = tuple(image.filename for image in batch)
-        losses.add(StepFacts(stage.name, step, stage.num_steps, stage.rate(step), filenames), step_loss)
-        after_step(stage, step)
+    contexts = Contexts(material.parts, stage, cached=material.cached)
+    while state.step < stage.num_steps:
+        step = state.step + 1
+        began = time.monotonic()
+        for _ in range(_MOST_SCALES):
+            outcome = _gradients(stage, material, contexts, state, step, stop)
+            rates = {name: rates.at(step) for name, rates in stage.rates.items()}
+            if state.optimizer.update(rates):
+                break
+        else:
+            raise Diverged(f"{stage.name} step {step}: the fp16 gradients overflow at every scale; use bf16 or fp32")
+        state.advance()
+        seconds = time.monotonic() - began
+        facts = StepFacts(stage.name, step, stage.num_steps, rates, outcome.filenames, seconds, outcome.wait_seconds)
+        losses.add(facts, outcome.loss, outcome.of_each)
+        after_step(step)
     losses.finish()
-    stages.close(module)
 
 
-def make_example(material: Material, draws: Draws, shown: Sequence[batches.View], step: int) -> Example:
-    """Latents, noise and timesteps of one step: the same for a step whatever happened before it."""
-    parts = material.parts
-    shape = parts.latent_shape(len(shown), material.edge_px)
-    latents = material.latents.sample(shown, draws.normal(step, purposes.LATENT, shape).to(parts.device))
-    noise = draws.normal(step, purposes.NOISE, shape).to(parts.device)
-    chosen = draws.integers(step, purposes.TIMESTEP, [parts.num_timesteps] * len(shown))
-    timesteps = torch.tensor(chosen, device=parts.device)
-    schedule = parts.alphas_cumprod
-    return Example(
-        noisy=loss.noisy(latents, noise, schedule, timesteps),
-        wanted=loss.target(parts.prediction_type, latents, noise, schedule, timesteps),
-        timesteps=timesteps,
-    )
+@dataclass(frozen=True)
+class _Outcome:
+    """loss: mean over all micro-steps and processes. of_each: of this process's pictures, as `filenames`."""
+
+    loss: torch.Tensor
+    of_each: torch.Tensor
+    filenames: tuple[str, ...]
+    wait_seconds: float
 
 
-def _trained_states(parts: Parts) -> Callable[[Sequence[str]], torch.Tensor]:
-    """Text states with gradients; prompts are tokenized once."""
-    known: dict[str, torch.Tensor] = {}
+def _gradients(
+    stage: Stage, material: Material, contexts: Contexts, state: StageState, step: int, stop: StopSignal
+) -> _Outcome:
+    """Leave the gradients of a step in the weights, averaged over its micro-steps and over the processes."""
+    world, num_micro = material.world, material.source.num_micro(step)
+    total: list[torch.Tensor] = []
+    of_each: list[torch.Tensor] = []
+    filenames: list[str] = []
+    waited = 0.0
+    for drawn in material.source.micro_steps(step):
+        _check(world, stop, state)
+        began = time.monotonic()
+        example = material.examples.make(drawn)
+        waited += time.monotonic() - began
+        prediction = _predict(material, contexts, example)
+        prior = material.recipe.prior_preservation
+        value = loss.of_batch(prediction, example.wanted, example.weights, prior.weight if prior else None)
+        state.optimizer.backward(value / num_micro)
+        total.append(value.detach())
+        of_each.append(loss.of_each(prediction.detach(), example.wanted))
+        filenames += example.filenames
+    mean = torch.stack(total).mean() if len(total) > 1 else total[0]
+    if world.size > 1:
+        world.average([*state.optimizer.gradients(), mean])
+    return _Outcome(mean, torch.cat(of_each), tuple(filenames), waited)
 
-    def context_of(prompts: Sequence[str]) -> torch.Tensor:
-        for prompt in prompts:
-            if prompt not in known:
-                known[prompt] = text.token_ids(parts, [prompt])
-        return text.states(parts, torch.cat([known[prompt] for prompt in prompts]))
 
-    return context_of
+def _predict(material: Material, contexts: Contexts, example: Example) -> torch.Tensor:
+    with _autocast(material.recipe.precision, material.parts.device):
+        context = contexts.of(example.prompts)  # (N, T, D)
+        predicted: torch.Tensor = material.parts.unet(example.noisy, example.timesteps, context, return_dict=False)[0]
+    return predicted
+
+
+def _check(world: World, stop: StopSignal, state: StageState) -> None:
+    """Stop all processes at the same place; gradients of a step that is not finished are of no use."""
+    if world.any(stop.is_set()):
+        state.optimizer.drop_gradients()
+        stop.set()
+        stop.check()
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    kind = _AUTOCAST.get(precision)
+    return torch.autocast(device.type, kind) if kind else nullcontext()

@@ -23,9 +23,11 @@ class LossReader:
         self._report = report
         self._waiting: deque[tuple[StepFacts, torch.Tensor, torch.cuda.Event | None]] = deque()
 
-    def add(self, facts: StepFacts, loss: torch.Tensor) -> None:
-        """Take the loss (a scalar) of the newest step. Raises Diverged for one that arrived and is not finite."""
-        self._waiting.append((facts, *_sent_home(loss.detach())))
+    def add(self, facts: StepFacts, loss: torch.Tensor, of_each: torch.Tensor) -> None:
+        """Take the loss (a scalar) of the newest step and the error of each picture of this process, as
+        `facts.filenames`. Raises Diverged for one that arrived and is not finite."""
+        numbers = torch.cat([loss.detach().reshape(1), of_each])
+        self._waiting.append((facts, *_sent_home(numbers)))
         while self._waiting and (_arrived(self._waiting[0][2]) or len(self._waiting) > _MAX_BEHIND):
             self._read_oldest()
 
@@ -35,14 +37,15 @@ class LossReader:
             self._read_oldest()
 
     def _read_oldest(self) -> None:
-        facts, number, event = self._waiting.popleft()
+        facts, numbers, event = self._waiting.popleft()
         if event is not None:
             event.synchronize()
-        loss = float(number)
+        loss, *of_each = numbers.tolist()
         if not math.isfinite(loss):
+            guilty = [name for name, own in zip(facts.filenames, of_each, strict=True) if not math.isfinite(own)]
             raise Diverged(
-                f"the loss of {facts.stage} step {facts.step} is {loss}, with {', '.join(facts.filenames)}; "
-                f"try a lower learning rate than the stage's {facts.learning_rate:g}, or precision fp32"
+                f"the loss of {facts.stage} step {facts.step} is {loss}, with {', '.join(guilty or facts.filenames)}; "
+                f"try a lower learning rate than {max(facts.rates.values()):g}, or precision fp32"
             )
         self._report(facts, loss)
 
@@ -50,7 +53,7 @@ class LossReader:
 def _sent_home(loss: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
     if loss.device.type != "cuda":
         return loss, None
-    number = torch.empty((), dtype=loss.dtype, pin_memory=True)
+    number = torch.empty(loss.shape, dtype=loss.dtype, pin_memory=True)
     number.copy_(loss, non_blocking=True)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from dreambooth.base_model import BaseModel
 from dreambooth.errors import BaseModelInvalid
+from dreambooth.recipe import TEXT_ENCODER, UNET
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,20 @@ class Parts:
     scheduler_config: Any
     device: torch.device
 
-    def latent_shape(self, batch_size: int, edge_px: int) -> tuple[int, int, int, int]:
-        """Shape of the latents of `batch_size` squares."""
-        edge = edge_px // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return (batch_size, int(self.unet.config.in_channels), edge, edge)
+    def latent_shape(self, batch_size: int, height_px: int, width_px: int = 0) -> tuple[int, int, int, int]:
+        """Shape of the latents of `batch_size` pictures; squares if only one edge is given."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        channels = int(self.unet.config.in_channels)
+        return (batch_size, channels, height_px // factor, (width_px or height_px) // factor)
+
+    def module(self, name: str) -> Any:
+        """The module that a stage of this name trains."""
+        return {TEXT_ENCODER: self.text_encoder, UNET: self.unet}[name]
 
     @property
     def num_timesteps(self) -> int:
         """Length of the noise schedule, usually 1000."""
         return int(self.alphas_cumprod.shape[0])
-
-
-def device() -> torch.device:
-    """The first GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load(base: BaseModel, where: torch.device) -> Parts:
@@ -73,6 +74,12 @@ def load(base: BaseModel, where: torch.device) -> Parts:
         scheduler_config=noise_schedule.config,
         device=where,
     )
+
+
+def reset_unet(parts: Parts, base: BaseModel) -> None:
+    """Give the UNet the base's weights again."""
+    fresh = _module(UNet2DConditionModel, base.folder / "unet", base, torch_dtype=torch.float32)
+    parts.unet.load_state_dict(fresh.state_dict())
 
 
 def _module(kind: Any, folder: Path, base: BaseModel, **options: Any) -> Any:

@@ -38,13 +38,16 @@ def decode(content: bytes) -> Image.Image:
     return _as_rgb(upright)
 
 
-def resize(image: Image.Image, shorter_px: int) -> np.ndarray:
-    """Bilinear resize so that the shorter side is `shorter_px`; uint8, shape (height, width, 3)."""
-    width, height = image.size
-    if width <= height:
-        size = (shorter_px, max(shorter_px, int(shorter_px * height / width)))
+def cover(image: Image.Image, cut: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize to the smallest size that covers `cut` (height, width); uint8, shape (height, width, 3).
+
+    For a square that is the shorter side at its edge and the longer one rounded down, as torchvision's Resize does.
+    """
+    height, width = cut
+    if image.width * height <= image.height * width:
+        size = (width, max(height, int(width * image.height / image.width)))
     else:
-        size = (max(shorter_px, int(shorter_px * width / height)), shorter_px)
+        size = (max(width, int(height * image.width / image.height)), height)
     resized = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
     return np.array(resized, dtype=np.uint8)  # a copy: torch wants memory it may write
 

@@ -4,17 +4,17 @@
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from dreambooth import stages
-from dreambooth.dataset import TrainingImage
-from dreambooth.inputs import Inputs
+from dreambooth import stages, text
+from dreambooth.order import Order
 from dreambooth.parts import Parts
 from dreambooth.recipe import Recipe
+from dreambooth.stages import Stage
 
 _FP32_BYTES = 4
 _ADAMW_BYTES = 12  # gradient and two moments of each trained weight
@@ -28,6 +28,7 @@ class Plan:
     sentences: tuple[str, ...]
     memory_bytes: int
     available_bytes: int
+    flops_share: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_tight(self) -> bool:
@@ -35,16 +36,18 @@ class Plan:
         return self.memory_bytes > self.available_bytes
 
 
-def make(recipe: Recipe, inputs: Inputs, parts: Parts) -> Plan:
+def make(order: Order, parts: Parts) -> Plan:
     """The plan of this run on this device."""
-    base, images, edge_px = inputs.base, inputs.images, inputs.edge_px
-    num_images = len(images)
+    recipe, inputs = order.recipe, order.inputs
+    base, num_images = inputs.base, inputs.num_images
+    images_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * order.world.size
     parts_of_work = [
-        f"{stage.name.replace('_', ' ')}: {stage.num_steps} steps from {stage.learning_rate:g}, "
-        f"{stage.num_steps * recipe.batch_size / num_images:.1f} passes over the images"
+        f"{stage.name.replace('_', ' ')}: {stage.num_steps} steps from {_peak(stage):g}, "
+        f"{stage.num_steps * images_per_step / num_images:.1f} passes over the images"
         for stage in stages.of(recipe)
     ]
-    memory_bytes, available_bytes = _memory(recipe, parts, images, edge_px), _available(parts.device)
+    edge_px = max(inputs.edges_px.values())
+    memory_bytes, available_bytes = _memory(recipe, parts, edge_px), _available(parts.device)
     sentences = (
         f"{num_images} images at {edge_px} px, batch {recipe.batch_size}, {recipe.precision} on {parts.device.type}; "
         f"base {base.name} ({base.architecture}, {base.prediction_type})",
@@ -54,13 +57,27 @@ def make(recipe: Recipe, inputs: Inputs, parts: Parts) -> Plan:
     return Plan(sentences, memory_bytes, available_bytes)
 
 
-def _memory(recipe: Recipe, parts: Parts, images: Sequence[TrainingImage], edge_px: int) -> int:
-    modules = {"text_encoder": parts.text_encoder, "unet": parts.unet, "vae": parts.vae}
-    weights = sum(_count(module) for module in modules.values()) * _FP32_BYTES
-    trained = max(_count(modules[stage.name]) for stage in stages.of(recipe)) * _ADAMW_BYTES
-    pixels = sum(image.pixels.nbytes for image in images)
+def announce(intended: Plan, order: Order, parts: Parts) -> None:
+    """Say what is going to be done."""
+    for sentence in intended.sentences:
+        order.message(sentence)
+    if intended.is_tight:
+        order.message("the memory may not be enough: lower the batch size or the resolution", "warning")
+    shown = [image.prompt for image in next(iter(order.inputs.images.values()))]
+    text.warn_about_length(parts, [*shown, *order.recipe.sample_prompts], lambda said: order.message(said, "warning"))
+    for prompt in dict.fromkeys(shown):
+        order.message(f"prompt: {prompt}")
+
+
+def _peak(stage: Stage) -> float:
+    return max(rates.settings.learning_rate for rates in stage.rates.values())
+
+
+def _memory(recipe: Recipe, parts: Parts, edge_px: int) -> int:
+    weights = sum(_count(module) for module in (parts.text_encoder, parts.unet, parts.vae)) * _FP32_BYTES
+    trained = max(sum(_count(parts.module(name)) for name in stage.rates) for stage in stages.of(recipe)) * _ADAMW_BYTES
     share = _BF16_SHARE if recipe.precision == "bf16" else 1.0
-    return weights + trained + pixels + int(_activations(parts, recipe.batch_size, edge_px) * share)
+    return weights + trained + int(_activations(parts, recipe.batch_size, edge_px) * share)
 
 
 def _activations(parts: Parts, batch_size: int, edge_px: int) -> int:

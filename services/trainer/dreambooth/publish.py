@@ -7,7 +7,6 @@ every converter and A1111 expect, although transformers 5 holds it without that 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +16,49 @@ from artifacts.errors import AlreadyExists
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dreambooth import ownership
-from dreambooth.base_model import TEXT_ENCODER_WEIGHTS, UNET_WEIGHTS, BaseModel
+from dreambooth import lora, ownership
+from dreambooth.base_model import TEXT_ENCODER_WEIGHTS, UNET_WEIGHTS
 from dreambooth.errors import BaseModelInvalid, Diverged
 from dreambooth.exits import StopSignal
+from dreambooth.order import Order
 from dreambooth.parts import Parts
-from dreambooth.recipe import TEXT_ENCODER, UNET, Recipe
+from dreambooth.progress import Progress
+from dreambooth.recipe import TEXT_ENCODER, UNET
+from dreambooth.state import StageState
 
 _NESTED = "text_model."
 _WEIGHTS_ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".onnx_data", ".pb")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where the weights come from. run: "sessions/<session>/runs/<run>"."""
-
-    recipe: Recipe
-    base: BaseModel
-    run: str
-    resolution_px: int
+_FILES = {UNET: UNET_WEIGHTS, TEXT_ENCODER: TEXT_ENCODER_WEIGHTS}
 
 
 def publish(
-    checkpoints: Checkpoints, origin: Origin, parts: Parts, metrics: Mapping[str, Any], scratch: Path, stop: StopSignal
+    checkpoints: Checkpoints,
+    order: Order,
+    parts: Parts,
+    state: StageState,
+    metrics: Mapping[str, Any],
+    stop: StopSignal,
 ) -> None:
-    """Publish the checkpoint of this run. Raises NotOurs if another run has the id, Diverged for non-finite weights.
+    """Publish the checkpoint of this run: the running averages if it has some, else the weights.
 
+    Raises NotOurs if another run has the id, LeaseLost if another process has the run, Diverged for non-finite weights.
     If another process of the same run was faster, its checkpoint stands and this returns: the run is finished.
     """
-    recipe = origin.recipe
-    trained = {UNET_WEIGHTS: parts.unet} if recipe.unet.steps else {}
-    if recipe.text_encoder.steps:
-        trained[TEXT_ENCODER_WEIGHTS] = parts.text_encoder
     try:
-        with checkpoints.begin(recipe.checkpoint, **_fields(origin)) as writer:
-            _write_files(writer, origin.base, trained, scratch, stop)
+        with checkpoints.begin(order.recipe.checkpoint, **_fields(order)) as writer:
+            with state.averages.applied():
+                if order.recipe.lora:
+                    lora.write(writer, parts, order.recipe.lora, state.modules, order.scratch)
+                else:
+                    _write_files(writer, order, {_FILES[name]: parts.module(name) for name in state.modules}, stop)
             stop.check()
+            if order.lease is not None:
+                order.lease.confirm()
             writer.publish(metrics)
     except AlreadyExists:
-        ownership.require_ours(checkpoints.get(recipe.checkpoint), origin.run)
+        ownership.require_ours(checkpoints.get(order.recipe.checkpoint), order.run)
 
 
 def files_of(folder: Path) -> Iterator[str]:
@@ -73,34 +76,33 @@ def _is_canonical(relative: Path) -> bool:
     return len(relative.parts) == 2 and relative.name in ("model.safetensors", "diffusion_pytorch_model.safetensors")
 
 
-def _fields(origin: Origin) -> dict[str, Any]:
-    _, session, _, run_id = origin.run.split("/")
-    base = origin.base
+def _fields(order: Order) -> dict[str, Any]:
+    _, session, _, run_id = order.run.split("/")
+    base, is_lora = order.inputs.base, order.recipe.lora is not None
     return {
-        "format": "diffusers",
+        "format": "safetensors" if is_lora else "diffusers",
         "architecture": base.architecture,
-        "kind": "dreambooth",
+        "kind": "lora" if is_lora else "dreambooth",
         "precision": base.precision,
         "prediction_type": base.prediction_type,
-        "resolution": origin.resolution_px,
+        "resolution": order.inputs.edge_px,
         "base_model": base.name,
         "session": session,
         "run": run_id,
-        "recipe": origin.recipe.record(),
-        "title": origin.recipe.checkpoint,
+        "recipe": order.recipe.record(),
+        "title": order.recipe.checkpoint,
     }
 
 
-def _write_files(
-    writer: CheckpointWriter, base: BaseModel, trained: Mapping[str, nn.Module], scratch: Path, stop: StopSignal
-) -> None:
+def _write_files(writer: CheckpointWriter, order: Order, trained: Mapping[str, nn.Module], stop: StopSignal) -> None:
+    base = order.inputs.base
     for path in files_of(base.folder):
         stop.check()
         source = base.folder / path
         module = trained.get(path)
         if module is not None:
             tensors = as_in_file(module, load_file(source), path)
-            source = scratch / path.replace("/", "-")
+            source = order.scratch / path.replace("/", "-")
             save_file(tensors, source, metadata={"format": "pt"})
         writer.add_file(path, source)
 
@@ -137,10 +139,9 @@ def _finite(weight: torch.Tensor, name: str, path: str) -> torch.Tensor:
     return weight
 
 
-def stage_metrics(
-    first: Mapping[str, float], last: Mapping[str, float], smoothed: Mapping[str, float]
-) -> dict[str, Any]:
+def stage_metrics(progress: Progress) -> dict[str, Any]:
     """Losses of each stage as the manifest keeps them."""
+    first, last, smoothed = progress.first_loss, progress.last_loss, progress.smoothed_loss
     return {
         stage: {"loss_first": first[stage], "loss_last": last[stage], "loss_smoothed": smoothed[stage]}
         for stage in (TEXT_ENCODER, UNET)

@@ -18,13 +18,16 @@ from typing import Any
 from artifacts.errors import StoreUnavailable
 from artifacts.store import ObjectStore
 
+from dreambooth import history
 from dreambooth.curves import Curves
 from dreambooth.progress import now
+from dreambooth.resume_point import Position
 
 _log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 1.0
 _CURVES_SECONDS = 15.0
+_FLUSH_PATIENCE_SECONDS = 30.0
 
 
 class Records:
@@ -39,10 +42,11 @@ class Records:
         self._tensorboard = tensorboard
         self._curves_written = time.monotonic()
         self._number = 0
+        self._num_added = self._num_taken = self._num_written = 0
         self._lines: list[Mapping[str, Any]] = []
         self._objects: list[tuple[str, bytes, str]] = []
         self._piece: list[tuple[str, bytes, str]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._closing = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="records", daemon=True)
@@ -63,6 +67,32 @@ class Records:
         line = {"kind": "sample", "stage": stage, "step": step, "prompt": prompt, "object": key, "time": now()}
         self._append(line, (key, png, "image/png"))
 
+    def begin(self, position: Position | None) -> None:
+        """This attempt goes on behind `position`, or from the beginning: its curves begin with what was recorded until
+        there, and those of earlier attempts are deleted. Call it before the first step; raises what the store raises."""
+        if self._tensorboard is None or self.attempt == 1:
+            return
+        prefix = f"{self._run_folder}tensorboard/"
+        old = [found.key for found in self._store.list(prefix)]
+        lines = history.until(self._store, self._events, position)
+        pictures = {line["object"]: self._store.get(line["object"]) for line in lines if line["kind"] == "sample"}
+        self._tensorboard.add(lines, pictures)
+        self._tensorboard.upload(self._store, prefix)
+        self._store.delete_many(old)
+
+    def flush(self) -> None:
+        """Wait until everything added before is in the store. Raises StoreUnavailable if that takes too long."""
+        with self._lock:
+            wanted = self._num_added
+            arrived = self._lock.wait_for(
+                lambda: self._num_written >= wanted or self._failure is not None, _FLUSH_PATIENCE_SECONDS
+            )
+        if self._failure:
+            raise self._failure
+        if not arrived:
+            where = self._store.config.url
+            raise StoreUnavailable(self._events, where, f"records wait for {_FLUSH_PATIENCE_SECONDS:g} s already")
+
     def finished(self, checkpoint: str) -> None:
         """The last line of a run that reached its end."""
         self.add({"kind": "finished", "checkpoint": checkpoint, "time": now()})
@@ -82,6 +112,7 @@ class Records:
             raise self._failure
         with self._lock:
             self._lines.append(line)
+            self._num_added += 1
             self._objects.extend(objects)
 
     def _work(self) -> None:
@@ -96,7 +127,9 @@ class Records:
                 _log.warning("records wait for the store: %s", error)
                 time.sleep(_FLUSH_SECONDS if last else 0)
             except Exception as error:  # noqa: BLE001 - raised in the thread that trains, by `add` or `close`
-                self._failure = error
+                with self._lock:
+                    self._failure = error
+                    self._lock.notify_all()
                 return
 
     def _write(self) -> None:
@@ -105,12 +138,17 @@ class Records:
             for key, content, content_type in self._piece:
                 self._store.put(key, content, content_type)
             self._piece = []
+            with self._lock:
+                self._num_written += self._num_taken
+                self._num_taken = 0
+                self._lock.notify_all()
 
     def _take(self) -> bool:
         """Make the next piece of what was added since; whether there is any."""
         with self._lock:
             lines, self._lines = self._lines, []
             self._piece, self._objects = self._objects, []
+            self._num_taken = len(lines)
         if self._tensorboard is not None:
             self._tensorboard.add(lines, {key: content for key, content, _ in self._piece})
         if lines:

@@ -1,5 +1,7 @@
 """Sample images: what the model draws for fixed prompts from fixed noise, to be compared from step to step.
 
+`class_images` draws in the same way.
+
 Nothing here touches the numbers of training: the noise has its own name among the draws, no module state changes, and
 no gradient is kept.
 """
@@ -19,15 +21,23 @@ GUIDANCE_SCALE = 5.0
 
 
 def draw(
-    parts: Parts, states: text.FrozenStates, prompt: str, number: int, seed: int, edge_px: int, stop: StopSignal
+    parts: Parts,
+    states: text.FrozenStates,
+    prompt: str,
+    number: int,
+    seed: int,
+    edge_px: int,
+    stop: StopSignal,
+    purpose: str = draws.SAMPLE,
 ) -> bytes:
     """One PNG by DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) with classifier-free guidance.
 
-    number: which of the sample prompts this is; with the seed it fixes the noise.
+    number: which of the sample prompts or class images this is; with the seed and the purpose it fixes the noise.
+    Raises Stopped between two denoising steps.
     """
     scheduler = DPMSolverMultistepScheduler.from_config(parts.scheduler_config)
     scheduler.set_timesteps(NUM_STEPS)
-    noise = draws.Draws(seed, draws.SAMPLE).normal(number, draws.NOISE, parts.latent_shape(1, edge_px))
+    noise = draws.Draws(seed, purpose).normal(number, draws.NOISE, parts.latent_shape(1, edge_px))
     latents = noise.to(parts.device) * scheduler.init_noise_sigma
     context = states.of(["", prompt])
     with torch.no_grad():

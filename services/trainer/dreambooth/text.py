@@ -52,6 +52,21 @@ class FrozenStates:
         return torch.cat([self._known[prompt] for prompt in prompts])
 
 
+class TrainedStates:
+    """States of prompts while the text encoder learns, with gradients; each prompt is tokenized once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._known: dict[str, torch.Tensor] = {}
+
+    def of(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Shape (prompts, tokens, width)."""
+        for prompt in prompts:
+            if prompt not in self._known:
+                self._known[prompt] = token_ids(self._parts, [prompt])
+        return states(self._parts, torch.cat([self._known[prompt] for prompt in prompts]))
+
+
 def _longest(parts: Parts) -> int:
     # A tokenizer without a stated length says 10^30; the position table is the real limit then.
     return min(int(parts.tokenizer.model_max_length), int(parts.text_encoder.config.max_position_embeddings))

@@ -12,7 +12,7 @@ from artifacts.errors import ArtifactError, NotFound
 
 from trainer.backends import Backend
 from trainer.event_reader import EventReader
-from trainer.events import ProgressRecord, Shown
+from trainer.events import Shown
 from trainer.manifest import RunSpec
 from trainer.metrics import TrainingMetrics
 from trainer.runs import FINAL, Runs, RunState
@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 
 
 class Followed:
-    """One run that is not over, and what is known of it."""
+    """One run that is not over, and what is known of it. was_over: what it has recorded so far is counted already."""
 
-    def __init__(self, runs: Runs, spec: RunSpec) -> None:
+    def __init__(self, runs: Runs, spec: RunSpec, was_over: bool = False) -> None:
         self.spec = spec
         self.reader = EventReader(runs.store, spec.name)
         self.shown = Shown()
         self.state = RunState.PENDING
+        self.was_over = was_over
 
 
 class ActiveRuns:
@@ -39,13 +40,22 @@ class ActiveRuns:
         self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._followed: dict[str, Followed] = {}
-        self._finished: list[RunState] = []
+        self._finished: dict[str, RunState] = {}
         self._task: asyncio.Task[None] | None = None
 
     def add(self, spec: RunSpec) -> None:
         """Follow a run from now on; fine if it is followed already."""
         if spec.owner == self._backend.owner:
             self._followed.setdefault(spec.name, Followed(self._runs, spec))
+
+    def add_again(self, spec: RunSpec) -> None:
+        """Follow a run that was over and is not any more.
+
+        What is known of it is replaced, not kept: a look that is under way may just find the old end.
+        """
+        if spec.owner == self._backend.owner:
+            self._finished.pop(spec.name, None)
+            self._followed[spec.name] = Followed(self._runs, spec, was_over=True)
 
     async def start(self, unfinished: Callable[[], list[RunSpec]]) -> None:
         """Find the runs that an earlier life of the service began, then follow all in the background.
@@ -74,9 +84,9 @@ class ActiveRuns:
                     log.warning("cannot look at %s: %s", followed.spec.name, error)
             for followed in [followed for followed in self._followed.values() if followed.state in FINAL]:
                 del self._followed[followed.spec.name]
-                self._finished.append(followed.state)
+                self._finished[followed.spec.name] = followed.state
                 self._metrics.over(followed.spec.session)
-            self._metrics.states([*self._finished, *(followed.state for followed in self._followed.values())])
+            self._metrics.states([*self._finished.values(), *(followed.state for followed in self._followed.values())])
             await asyncio.sleep(self._poll_seconds)
 
     def _look_at(self, followed: Followed) -> None:
@@ -87,8 +97,10 @@ class ActiveRuns:
             followed.state = RunState.CANCELLED
             return
         run = self._runs.state(spec)
-        steps = followed.shown.news(followed.reader.read_new())
-        self._metrics.progress(spec.session, [record for record in steps if isinstance(record, ProgressRecord)])
+        new = followed.shown.news(followed.reader.read_new())
+        if not followed.was_over:  # its program needs longer to start than this first look
+            self._metrics.records(spec.session, new)
+        followed.was_over = False
         if not run.finished and not self._backend.alive(spec):
             # Between the look at the state and this one it may just have ended.
             run = self._runs.state(spec)

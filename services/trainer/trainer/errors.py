@@ -5,8 +5,10 @@ TrainerError
 ├── FileNameUnsupported, Upload{Mismatch,TooLarge,Malformed}            the upload is at fault
 ├── PageTokenInvalid, RequestIdReused, FieldsInvalid                  the request is at fault
 ├── BaseModelUnknown, BaseModelUnsupported, ResolutionUnsupported     the base model cannot do it
-├── SessionEmpty, CaptionWithoutImage, CaptionMissing                 the session is not ready
-└── RunActive, RunFinished                                            another run, or this one, is in the way
+├── SessionEmpty, FilesUnusable, Caption{WithoutImage,Missing}        the session is not ready
+├── SessionNotExportable, SessionChanged, OffsetBeyondEnd            the export cannot begin or go on
+├── ArchiveInvalid, ArchiveDamaged, CheckpointDiffers                the archive cannot be imported
+└── RunActive, RunFinished, RunElsewhere                              another run, or this one, is in the way
 
 All public attributes are str or int, so that they can travel in the details of an error.
 """
@@ -162,6 +164,18 @@ class SessionEmpty(TrainerError):
         self.session = session
 
 
+class FilesUnusable(TrainerError):
+    """Files among the instance images that are no images by their names. Fields: session, files."""
+
+    def __init__(self, session: str, files: Sequence[str], endings: Sequence[str]) -> None:
+        self.session = session
+        self.files = _some(files)
+        super().__init__(
+            f"session {session!r} has files in its instance_images folder that cannot be trained on: {self.files}; "
+            f"delete them, or give images a name of at most 200 bytes that ends in one of {', '.join(endings)}"
+        )
+
+
 class CaptionWithoutImage(TrainerError):
     """Caption files that belong to no image. Fields: session, captions."""
 
@@ -185,6 +199,64 @@ class CaptionMissing(TrainerError):
         )
 
 
+class SessionNotExportable(TrainerError):
+    """Something in the session would not be accepted back. Fields: session, problems."""
+
+    def __init__(self, session: str, problems: Sequence[str]) -> None:
+        self.session = session
+        self.problems = _some(problems)
+        super().__init__(f"session {session!r} cannot be exported: {self.problems}; rename or remove it in the bucket")
+
+
+class SessionChanged(TrainerError):
+    """The session is no longer what a part of its archive was made from. Fields: session, found."""
+
+    def __init__(self, session: str, found: str) -> None:
+        super().__init__(f"session {session!r} changed since its export began: {found}; begin the export anew")
+        self.session = session
+        self.found = found
+
+
+class OffsetBeyondEnd(TrainerError):
+    """The export is shorter than the offset. Fields: offset, size_bytes."""
+
+    def __init__(self, offset: int, size_bytes: int) -> None:
+        super().__init__(f"offset {offset} is beyond the end of the archive, which has {size_bytes} bytes; begin anew")
+        self.offset = offset
+        self.size_bytes = size_bytes
+
+
+class ArchiveInvalid(TrainerError):
+    """The archive is none of a session, or holds what no session may hold. Field: found."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"this is no archive of a session as `darkroom session export` writes it: {found}")
+        self.found = found
+
+
+class ArchiveDamaged(TrainerError):
+    """The bytes of an entry are not those that the index promises. Fields: entry, expected, found."""
+
+    def __init__(self, entry: str, expected: str, found: str) -> None:
+        super().__init__(f"{entry} of the archive is damaged: expected {expected}, found {found}; take another copy")
+        self.entry = entry
+        self.expected = expected
+        self.found = found
+
+
+class CheckpointDiffers(TrainerError):
+    """A checkpoint of the archive has the id of another one here. Fields: checkpoint, archived, found: sha256 of the manifests."""
+
+    def __init__(self, checkpoint: str, archived: str, found: str) -> None:
+        super().__init__(
+            f"checkpoint {checkpoint!r} is here already with other content: the manifest in the archive has sha256 {archived}, "
+            f"the one here {found}; delete the one here, or export again without checkpoints"
+        )
+        self.checkpoint = checkpoint
+        self.archived = archived
+        self.found = found
+
+
 class RunActive(TrainerError):
     """A run of this session is not over. Fields: session, run."""
 
@@ -195,12 +267,21 @@ class RunActive(TrainerError):
 
 
 class RunFinished(TrainerError):
-    """The run is over and cannot be cancelled. Fields: run, state."""
+    """The run is over, so that it cannot be cancelled or resumed. Fields: run, state."""
 
-    def __init__(self, run: str, state: str) -> None:
-        super().__init__(f"{run} is {state} already and cannot be cancelled")
+    def __init__(self, run: str, state: str, asked: str) -> None:
+        super().__init__(f"{run} is {state} already and cannot be {asked}")
         self.run = run
         self.state = state
+
+
+class RunElsewhere(TrainerError):
+    """The run belongs to another machine. Fields: run, owner."""
+
+    def __init__(self, run: str, owner: str) -> None:
+        super().__init__(f"{run} is executed by {owner}, and can be resumed only there: ask the trainer of that machine")
+        self.run = run
+        self.owner = owner
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

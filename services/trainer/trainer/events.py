@@ -20,7 +20,11 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True)
 class ProgressRecord:
-    """One optimizer update. step counts from 1 in its stage; eta_seconds is that of the whole run."""
+    """One optimizer update. step counts from 1 in its stage; eta_seconds is that of the whole run.
+
+    learning_rate: of the UNet where it trains, else of the text encoder. The last four are 0 where they are unknown, as in
+    records of older programs; model_flops_utilization is a share, 0 to 1.
+    """
 
     stage: str
     step: int
@@ -31,6 +35,10 @@ class ProgressRecord:
     images_per_second: float
     eta_seconds: float
     time: datetime
+    text_encoder_learning_rate: float = 0.0
+    step_seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    model_flops_utilization: float = 0.0
 
     @property
     def position(self) -> tuple[int, int]:
@@ -55,6 +63,18 @@ class SampleRecord:
 
 
 @dataclass(frozen=True)
+class ResumePointRecord:
+    """A resume point is complete. object: its key prefix. stall_seconds: how long training stood still for it."""
+
+    stage: str
+    step: int
+    object: str
+    size_bytes: int
+    stall_seconds: float
+    time: datetime
+
+
+@dataclass(frozen=True)
 class MessageRecord:
     """A line a person should read. level is one of LEVELS."""
 
@@ -71,7 +91,10 @@ class FinishedRecord:
     time: datetime
 
 
-Record = ProgressRecord | SampleRecord | MessageRecord | FinishedRecord
+Record = ProgressRecord | SampleRecord | ResumePointRecord | MessageRecord | FinishedRecord
+
+_NUMBERS = ("loss", "smoothed_loss", "learning_rate", "images_per_second", "eta_seconds")
+_NEWER_NUMBERS = ("text_encoder_learning_rate", "step_seconds", "data_wait_seconds", "model_flops_utilization")
 
 
 def attempt_of(file_name: str) -> int | None:
@@ -102,11 +125,14 @@ def _record(fields: dict[str, Any]) -> Record | None:
     match fields["kind"]:
         case "progress":
             stage, step = _place(fields)
-            numbers = ("loss", "smoothed_loss", "learning_rate", "images_per_second", "eta_seconds")
-            values = {name: float(fields[name]) for name in numbers}
+            values = {name: float(fields[name]) for name in _NUMBERS}
+            values |= {name: float(fields.get(name, 0.0)) for name in _NEWER_NUMBERS}
             return ProgressRecord(stage, step, int(fields["num_steps"]), time=time, **values)
         case "sample":
             return SampleRecord(*_place(fields), str(fields["prompt"]), str(fields["object"]), time)
+        case "resume_point":
+            size_bytes, stall_seconds = int(fields["size_bytes"]), float(fields["stall_seconds"])
+            return ResumePointRecord(*_place(fields), str(fields["object"]), size_bytes, stall_seconds, time)
         case "message":
             level = fields.get("level", "info")
             return MessageRecord(str(fields["text"]), level if level in LEVELS else "info", time)
@@ -125,7 +151,8 @@ def _place(fields: dict[str, Any]) -> tuple[str, int]:
 def merged(attempts: Iterable[tuple[int, Record]]) -> list[Record]:
     """One curve from the records of all attempts, given in the order they were written.
 
-    An attempt that starts again at a step supersedes what earlier attempts recorded from that step on.
+    An attempt that starts again at a step supersedes what earlier attempts recorded from that step on: steps and samples.
+    Messages and resume points stay, for they happened.
     """
     known = list(attempts)
     starts: dict[int, tuple[int, int]] = {}
@@ -146,7 +173,7 @@ class Shown:
     """What one watcher has seen, so that a repeated attempt shows it no step twice."""
 
     position: tuple[int, int] = (-1, 0)
-    samples: set[str] = field(default_factory=set)
+    objects: set[str] = field(default_factory=set)
 
     def news(self, batch: Sequence[tuple[int, Record]]) -> list[Record]:
         """The records of a batch that are new to the watcher, in order; they count as seen from now on."""
@@ -157,8 +184,8 @@ class Shown:
             if record.position <= self.position:
                 return False
             self.position = record.position
-        if isinstance(record, SampleRecord):
-            if record.object in self.samples:
+        if isinstance(record, SampleRecord | ResumePointRecord):
+            if record.object in self.objects:
                 return False
-            self.samples.add(record.object)
+            self.objects.add(record.object)
         return True

@@ -1,6 +1,7 @@
 """Exit codes of a Job program in words; docs/exit-codes.md is normative."""
 
 _MEANINGS = {
+    69: "the resume point does not fit what is here now, or the machine is too small",
     75: "the object store cannot be reached",
     77: "out of memory",
     78: "another writer owns the run",
@@ -11,5 +12,5 @@ _MEANINGS = {
 
 def describe(exit_code: int) -> str:
     """The code with its meaning, such as "exit code 77: out of memory"."""
-    meaning = "the input is wrong" if 64 <= exit_code <= 69 else _MEANINGS.get(exit_code, "")
+    meaning = _MEANINGS.get(exit_code, "the input is wrong" if 64 <= exit_code <= 69 else "")
     return f"exit code {exit_code}: {meaning}" if meaning else f"exit code {exit_code}"

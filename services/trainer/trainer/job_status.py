@@ -21,7 +21,8 @@ CANCELLED = "Cancelled"
 class Attempt:
     """One start of the program. exit_code None: it still runs, or nobody saw its end.
 
-    counted: it counts against the backoff limit; false for one that the machine or the service interrupted.
+    counted: it counts against the backoff limit; false for one that the machine or the service interrupted, and for all that
+    came before the run was resumed.
     """
 
     number: int
@@ -44,10 +45,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Everything that is known of a run's execution."""
+    """Everything that is known of a run's execution.
+
+    accept_inexact: the next attempts go on from a resume point although something has changed since.
+    """
 
     attempts: tuple[Attempt, ...] = ()
     condition: Condition | None = None
+    accept_inexact: bool = False
 
     @property
     def start_time(self) -> datetime | None:
@@ -73,6 +78,11 @@ class JobStatus:
         """With the end of the Job."""
         return replace(self, condition=condition)
 
+    def resumed(self, accept_inexact: bool) -> "JobStatus":
+        """Without its end; what failed before counts no longer."""
+        attempts = tuple(replace(attempt, counted=False) for attempt in self.attempts)
+        return JobStatus(attempts, None, accept_inexact)
+
 
 def to_bytes(status: JobStatus) -> bytes:
     """status.json."""
@@ -84,6 +94,7 @@ def to_bytes(status: JobStatus) -> bytes:
         "failed": len(failed),
         "attempts": [_attempt_fields(attempt) for attempt in status.attempts],
         "conditions": [_condition_fields(status.condition)] if status.condition else [],
+        "acceptInexact": status.accept_inexact,
     }
     if status.start_time:
         record["startTime"] = rfc3339(status.start_time)
@@ -98,10 +109,11 @@ def from_bytes(data: bytes, key: str) -> JobStatus:
         record = json.loads(data)
         attempts = tuple(_attempt(fields) for fields in record["attempts"])
         conditions = [_condition(fields) for fields in record["conditions"] if fields["status"] == "True"]
+        accept_inexact = record.get("acceptInexact", False) is True
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestInvalid(key, (f"no Job status: {type(error).__name__} {error}",)) from error
     final = [condition for condition in conditions if condition.type in (COMPLETE, FAILED)]
-    return JobStatus(attempts, final[0] if final else None)
+    return JobStatus(attempts, final[0] if final else None, accept_inexact)
 
 
 def _attempt_fields(attempt: Attempt) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from pathlib import Path
 from artifacts.store import StoreConfig
 
 from trainer.config import LocalConfig
+from trainer.local_supervisor import STOP_GRACE_SECONDS
 from trainer.manifest import RunSpec
 from trainer.run_folder import RunFolder, machine_id
 
-_STOP_SECONDS = 20.0
+# What supervisors give their programs, and time for their last words.
+STOP_SECONDS = STOP_GRACE_SECONDS + 5.0
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class LocalJobs:
         waiting = [folder for folder in waiting if folder.locked()]
         for folder in waiting:
             _signal(folder.pid(), signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + STOP_SECONDS
         while waiting and time.monotonic() < deadline:
             time.sleep(0.05)
             self._reap()

@@ -8,6 +8,7 @@ the bucket ends it.
 
 import argparse
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -33,8 +34,9 @@ from trainer.runs import Runs
 
 _STORE_PAUSE_SECONDS = 1.0
 _CANCEL_CHECK_SECONDS = 1.0
-# A service that stops waits for its supervisors; a program that cannot save its state needs no more.
-_STOP_GRACE_SECONDS = 10.0
+# A service that stops waits for its supervisors, and a person at Ctrl-C for the service. Most programs save their state in
+# this time; one that is cut off goes on from the resume point before.
+STOP_GRACE_SECONDS = 25.0
 _CANNOT_START = 127  # as a shell says it
 _LOG_TAIL_BYTES = 4 * 1024 * 1024
 
@@ -83,7 +85,7 @@ class Supervisor:
         earlier = self._patiently(lambda: event_reader.num_attempts(self._runs.store, self._name))
         status = status.started(_now())
         self._save(status)
-        exit_code, cancelled = self._execute(job, len(status.attempts))
+        exit_code, cancelled = self._execute(job, status)
         log.info("attempt %d ended with exit code %d", len(status.attempts), exit_code)
         if self._stopping and not cancelled:
             interrupted = status.ended(_now(), exit_code, "interrupted: the service stopped", counted=False)
@@ -96,8 +98,9 @@ class Supervisor:
         self._save(status)
         return status
 
-    def _execute(self, job: Mapping[str, Any], number: int) -> tuple[int, bool]:
+    def _execute(self, job: Mapping[str, Any], status: JobStatus) -> tuple[int, bool]:
         """Run the program to its end: exit code as a shell gives it, and whether it was asked to end by a cancel."""
+        number = len(status.attempts)
         command = list(container_of(job)["command"])
         if command[0] == "python":  # on a cluster that of the image, here the one this supervisor runs on
             command[0] = sys.executable
@@ -108,7 +111,7 @@ class Supervisor:
             try:
                 child = subprocess.Popen(
                     command,
-                    env={**_environment(job), "TMPDIR": str(self._folder.fresh_scratch())},
+                    env={**_environment(job, status), "TMPDIR": str(self._folder.fresh_scratch())},
                     cwd=self._folder.path,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -127,17 +130,18 @@ class Supervisor:
         return (code if code >= 0 else 128 - code), cancelled
 
     def _wait(self, child: "subprocess.Popen[bytes]", grace_seconds: float) -> bool:
-        deadline, cancelled = None, False
+        deadline, cancelled = math.inf, False
         while True:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(self._settings.poll_seconds)
                 return cancelled
-            if deadline is None and (self._stopping or self._cancel_requested()):
+            if math.isinf(deadline) and (self._stopping or self._cancel_requested()):
                 cancelled = not self._stopping
-                limit = grace_seconds if cancelled else min(grace_seconds, _STOP_GRACE_SECONDS)
-                deadline = time.monotonic() + limit
+                deadline = time.monotonic() + grace_seconds
                 child.terminate()
-            elif deadline is not None and time.monotonic() > deadline:
+            if self._stopping:  # also if a cancel gave it longer before
+                deadline = min(deadline, time.monotonic() + STOP_GRACE_SECONDS)
+            if time.monotonic() > deadline:
                 child.kill()
 
     def _cancelled(self) -> Condition | None:
@@ -207,11 +211,12 @@ class Supervisor:
             time.sleep(0.05)
 
 
-def _environment(job: Mapping[str, Any]) -> dict[str, str]:
-    """What a pod would have: the image's variables, the store's secret, and those of the manifest."""
+def _environment(job: Mapping[str, Any], status: JobStatus) -> dict[str, str]:
+    """What a pod would have: the image's variables, the store's secret, those of the manifest, and how it was resumed."""
     image = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     secret = {name: value for name, value in os.environ.items() if name.startswith("DARKROOM_S3_")}
-    return {**image, **secret, **environment_of(job)}
+    resumed = {"DARKROOM_ACCEPT_INEXACT": "true"} if status.accept_inexact else {}
+    return {**image, **secret, **environment_of(job), **resumed}
 
 
 def _now() -> datetime:

@@ -19,6 +19,7 @@ from trainer.recipe import Recipe
 
 DOMAIN = "darkroom.dev"
 CONTAINER = "dreambooth"
+_LAST_RECORDS_SECONDS = 10
 # docs/exit-codes.md: 64 to 69 the input is wrong, 78 another writer owns the run; trying again would not help.
 FATAL_EXIT_CODES = (64, 65, 66, 67, 68, 69, 78)
 
@@ -142,8 +143,11 @@ def _container(spec: RunSpec, execution: Execution) -> dict[str, Any]:
     environment = {
         "DARKROOM_RUN": spec.name,
         "DARKROOM_RECIPE": json.dumps(recipe, sort_keys=True, ensure_ascii=False),
-        **execution.environment,
+        "DARKROOM_SAVE_SECONDS": f"{save_seconds(execution.grace_seconds):g}",
     }
+    if execution.gpus > 1:
+        environment["DARKROOM_PROCESSES"] = str(execution.gpus)
+    environment |= execution.environment
     return {
         "name": CONTAINER,
         "image": execution.image,
@@ -160,6 +164,11 @@ def _container(spec: RunSpec, execution: Execution) -> dict[str, Any]:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
+
+
+def save_seconds(grace_seconds: float) -> float:
+    """How long the program may take for its last resume point, so that its last records fit into the grace period, too."""
+    return max(grace_seconds - _LAST_RECORDS_SECONDS, grace_seconds / 2, 1.0)
 
 
 def environment_of(manifest: Mapping[str, Any]) -> dict[str, str]:

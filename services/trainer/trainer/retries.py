@@ -27,7 +27,7 @@ def conclusion(manifest: Mapping[str, Any], status: JobStatus) -> Condition | No
     failures = [a for a in counted if failure_action(manifest, a.exit_code) == "Count"]
     limit = manifest["spec"]["backoffLimit"]
     if len(failures) > limit:
-        message = f"attempt {last.number} of at most {limit + 1} failed: {last.error}"
+        message = f"attempt {len(failures)} of at most {limit + 1} failed: {last.error}"
         return Condition(FAILED, last.end_time, "BackoffLimitExceeded", message)
     return None
 

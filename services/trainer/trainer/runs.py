@@ -5,24 +5,28 @@
     sessions/<session>/runs/<run>/cancel.json   somebody asked the run to stop
     sessions/<session>/runs/<run>/events/       records of its work, see `events`
 
-`training` and `watching` call this. Blocking; raises what the store raises.
+`training`, `resuming` and `watching` call this. Blocking; raises what the store raises.
 """
 
+import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from artifacts.errors import AlreadyExists, NotFound
+from artifacts.checkpoints import Checkpoints
+from artifacts.errors import AlreadyExists, Conflict, ManifestInvalid, NotFound
 from artifacts.records import SCHEMA, encode, rfc3339
 from artifacts.store import ObjectStore
 
-from trainer import event_reader, job_status, manifest
+from trainer import event_reader, job_status, manifest, resume_points
 from trainer.events import ProgressRecord
 from trainer.job_status import CANCELLED, COMPLETE, JobStatus
 from trainer.manifest import RunSpec
+
+log = logging.getLogger(__name__)
 
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -43,12 +47,13 @@ FINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for, and how far it is."""
+    """What was asked for, and how far it is. progress and inexact are known after `Runs.detailed` only."""
 
     spec: RunSpec
     state: RunState
     status: JobStatus
     progress: ProgressRecord | None = None
+    inexact: bool = False
 
     @property
     def name(self) -> str:
@@ -84,17 +89,18 @@ class Runs:
         self.store = store
 
     def get(self, name: str) -> Run:
-        """One run with its newest progress. Raises NotFound."""
-        spec, _ = self.manifest(name)
-        return self._run(spec, event_reader.newest_progress(self.store, name))
+        """One run in detail. Raises NotFound."""
+        return self.detailed(self.state(self.manifest(name)[0]))
 
     def state(self, spec: RunSpec) -> Run:
-        """Where the run of this spec stands now, without its progress."""
-        return self._run(spec, None)
+        """Where the run of this spec stands now, without details."""
+        status = self.status(spec.name)
+        cancelling = not status.finished and self.cancel_requested(spec.name)
+        return Run(spec, state_of(status, cancelling), status)
 
-    def with_progress(self, spec: RunSpec) -> Run:
-        """Where the run of this spec stands now."""
-        return self._run(spec, event_reader.newest_progress(self.store, spec.name))
+    def detailed(self, run: Run) -> Run:
+        """With its newest progress, and whether it is inexact."""
+        return replace(run, progress=event_reader.newest_progress(self.store, run.name), inexact=self._is_inexact(run))
 
     def manifest(self, name: str) -> tuple[RunSpec, dict[str, Any]]:
         """The run as it was asked for, and its manifest. Raises NotFound."""
@@ -123,6 +129,25 @@ class Runs:
         except NotFound:
             return JobStatus()
 
+    def resume(self, name: str, accept_inexact: bool) -> JobStatus | None:
+        """Take back the end of a run that is over; the status it had. None if it is not over, or another call was faster.
+
+        The caller has to hold the session for the run.
+        """
+        key = f"{name}/status.json"
+        etag = self.store.stat(
+            key
+        ).etag  # not newer than what is read now: a swap on it proves that they belong together
+        before = job_status.from_bytes(self.store.get(key), key)
+        if not before.finished:
+            return None
+        self.store.delete(f"{name}/cancel.json")
+        try:
+            self.store.replace(key, job_status.to_bytes(before.resumed(accept_inexact)), etag, "application/json")
+        except Conflict:
+            return None
+        return before
+
     def write_status(self, name: str, status: JobStatus) -> None:
         """Record what was executed; only the one executor of a run may call this."""
         self.store.put(f"{name}/status.json", job_status.to_bytes(status), "application/json")
@@ -147,10 +172,30 @@ class Runs:
             except NotFound:  # being created or deleted
                 continue
 
-    def _run(self, spec: RunSpec, progress: ProgressRecord | None) -> Run:
-        status = self.status(spec.name)
-        cancelling = not status.finished and self.cancel_requested(spec.name)
-        return Run(spec, state_of(status, cancelling), status, progress)
+    def _is_inexact(self, run: Run) -> bool:
+        """Whether what the run has to show rests on a state that something was changed under.
+
+        That is its checkpoint or, as long as there is none, its newest resume point: the program writes it into both. That
+        somebody accepted an inexact run says less, for nothing may have changed; and another processor makes a run inexact
+        without being asked. A run that was started once has resumed nothing, and costs no request.
+        """
+        if len(run.status.attempts) < 2:
+            return False
+        try:
+            if run.state == RunState.SUCCEEDED:
+                return Checkpoints(self.store).get(run.spec.checkpoint).metrics.get("inexact") is True
+        except NotFound:  # deleted since; its resume points may be left
+            pass
+        except ManifestInvalid as error:
+            log.warning("nobody can say whether %s is inexact: %s", run.name, error)
+        try:
+            point = resume_points.newest(self.store, run.name)
+        except (
+            ManifestInvalid
+        ) as error:  # ListResumePoints tells it to whoever asks; the run can be looked at all the same
+            log.warning("nobody can say whether %s is inexact: %s", run.name, error)
+            return False
+        return point is not None and point.inexact
 
 
 def state_of(status: JobStatus, cancel_requested: bool) -> RunState:

@@ -3,7 +3,7 @@
     sessions/<session>/runs/active.json
 
 Taken by a conditional create, or from a run that is over by compare-and-swap, so of several services that start runs at
-once one wins. Nobody gives it back: a run that is over no longer counts. `training` and `session_store` call this.
+once one wins. Nobody gives it back: a run that is over no longer counts. `training`, `resuming` and `session_store` call this.
 """
 
 import json
@@ -48,28 +48,51 @@ def active_run(runs: Runs, session: str) -> str | None:
     return found.run if found and not _is_over(runs, found) else None
 
 
-def take(runs: Runs, session: str, run: str) -> None:
-    """Hold the session for a run. Safe to repeat for the same run. Raises RunActive."""
-    record = encode({"schema": SCHEMA, "run": run, "time": rfc3339(datetime.now(UTC))})
+def take(runs: Runs, session: str, run: str) -> str:
+    """Hold the session for a run; returns the ETag of the lock. Safe to repeat for the same run. Raises RunActive."""
     try:
-        runs.store.put_if_absent(_key(session), record, "application/json")
+        return runs.store.put_if_absent(_key(session), _record(run), "application/json").etag
     except AlreadyExists:
-        _take_over(runs, session, run, record)
+        return _take_over(runs, session, run)
 
 
-def _take_over(runs: Runs, session: str, run: str, record: bytes) -> None:
+def confirm(runs: Runs, session: str, run: str, etag: str) -> None:
+    """Write the lock once more if it still is that of `take`. Raises RunActive.
+
+    A run that is over can lose the lock at any time. Whoever takes the lock of such a run and then makes it one that is not
+    over has to do this afterwards: others who have found it over can then take the lock no longer.
+    """
+    _swap(runs, session, run, etag)
+
+
+def _take_over(runs: Runs, session: str, run: str) -> str:
     found = holder(runs, session)
     if found is None:
         raise RunActive(session, "another run")  # created and deleted in between: somebody else is at work
     if found.run == run:
-        return
+        return found.etag
     if not _is_over(runs, found):
         raise RunActive(session, found.run)
     try:
-        runs.store.replace(_key(session), record, found.etag)
+        return _swap(runs, session, run, found.etag)
+    except RunActive as error:
+        winner = holder(runs, session) if error.run == run else None
+        if winner is None or winner.run != run:
+            raise
+        return winner.etag  # the same call, made twice at once
+
+
+def _swap(runs: Runs, session: str, run: str, etag: str) -> str:
+    try:
+        return runs.store.replace(_key(session), _record(run), etag, "application/json").etag
     except Conflict:
         winner = holder(runs, session)
         raise RunActive(session, winner.run if winner else "another run") from None
+
+
+def _record(run: str) -> bytes:
+    """The content of the lock; its time makes each one another version, also for the same run."""
+    return encode({"schema": SCHEMA, "run": run, "time": rfc3339(datetime.now(UTC))})
 
 
 def _is_over(runs: Runs, found: Holder) -> bool:

@@ -1,4 +1,4 @@
-"""What TrainingService does, without any wire: accept a run, look at runs, stop one.
+"""What TrainingService does, without any wire: accept a run, look at runs, stop one, start one again.
 
 Everything that can be known before a run starts is checked here. Execution is left to the backend, the stream of what
 happens to `watching`. Blocking.
@@ -16,20 +16,13 @@ from artifacts.errors import AlreadyExists, ManifestInvalid, NotFound
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 
-from trainer import paging, session_lock
+from trainer import paging, resume_points, resuming, session_checks, session_lock
 from trainer.backends import Backend
 from trainer.base_models import BaseModels
-from trainer.errors import (
-    CaptionMissing,
-    CaptionWithoutImage,
-    FieldsInvalid,
-    RequestIdReused,
-    RunActive,
-    RunFinished,
-    SessionEmpty,
-)
+from trainer.errors import FieldsInvalid, RequestIdReused, RunActive, RunFinished
 from trainer.manifest import Execution, RunSpec, render
 from trainer.recipe import Recipe
+from trainer.resume_points import ResumePoint
 from trainer.runs import Run, Runs, RunState
 
 _PARALLEL_REQUESTS = 8
@@ -89,10 +82,7 @@ class Training:
         if holder is None or holder.run != spec.name:  # we were so slow that another run took the session
             self.runs.store.delete(f"{spec.name}/job.json")
             raise RunActive(order.session, holder.run if holder else "another run")
-        try:
-            self._backend.submit(spec)
-        except OSError as error:  # no process to be had; the run is accepted and `active_runs` tries again
-            log.warning("%s cannot be started yet: %s", spec.name, error)
+        self._submit(spec)
         return self.runs.state(spec)
 
     def cancel(self, name: str) -> Run:
@@ -101,11 +91,27 @@ class Training:
         if run.state == RunState.CANCELLED:
             return run
         if run.finished:
-            raise RunFinished(name, run.state)
+            raise RunFinished(name, run.state, "cancelled")
         self.runs.request_cancel(name)
         if run.spec.owner == self._backend.owner:
             self._backend.cancel(run.spec)
         return self.runs.get(name)
+
+    def resume(self, name: str, accept_inexact: bool) -> tuple[Run, bool]:
+        """Start a run again that failed or was cancelled; the run, and whether it was over. One that is not over is left alone.
+
+        Raises NotFound, RunFinished, RunElsewhere, RunActive.
+        """
+        was_over = resuming.resume(self.runs, name, accept_inexact, self._backend.owner)
+        run = self.runs.get(name)
+        if was_over:
+            self._submit(run.spec)
+        return run, was_over
+
+    def resume_points(self, name: str) -> list[ResumePoint]:
+        """Complete resume points of a run, newest first. Raises NotFound, ManifestInvalid."""
+        self.runs.manifest(name)
+        return resume_points.find(self.runs.store, name)
 
     def page(self, session: str, size: int, token: str) -> tuple[list[Run], str]:
         """Runs of a session, or of all with session "-", newest first. Raises NotFound, PageTokenInvalid."""
@@ -114,7 +120,7 @@ class Training:
             found = pool.map(lambda name: list(self.runs.specs(name)), sessions)
             specs = sorted((spec for some in found for spec in some), key=_newest_first)
             taken, next_token = paging.page(specs, _newest_first, size, token)
-            return list(pool.map(self.runs.with_progress, taken)), next_token
+            return list(pool.map(lambda spec: self.runs.detailed(self.runs.state(spec)), taken)), next_token
 
     def unfinished(self) -> list[RunSpec]:
         """Runs of this backend's owner that are not over. A record damaged by hand costs its own session alone."""
@@ -131,6 +137,12 @@ class Training:
             if spec and spec.owner == self._backend.owner:
                 found.append(spec)
         return found
+
+    def _submit(self, spec: RunSpec) -> None:
+        try:
+            self._backend.submit(spec)
+        except OSError as error:  # no process to be had; the run is accepted and `active_runs` tries again
+            log.warning("%s cannot be started yet: %s", spec.name, error)
 
     def _session_names(self) -> list[str]:
         return list(self.runs.store.list_folders("sessions/"))
@@ -158,7 +170,7 @@ class Training:
             raise FieldsInvalid(("recipe.base_model", f"is empty, and session {session.name!r} names none either"))
         model = self._models.get(base_model)
         recipe = order.recipe.resolved(model)
-        self._check_images(session.name, recipe)
+        session_checks.check(self._sessions, session.name, recipe.require_captions)
         name = f"sessions/{session.name}/runs/{run_id}"
         # The suffix keeps apart what two names joined by "-" cannot, and a session from an earlier one of its name.
         suffix = hashlib.sha256(f"{name} {now.isoformat()}".encode()).hexdigest()[:6]
@@ -173,16 +185,6 @@ class Training:
             request_id=order.request_id,
             request_digest=order.digest() if order.request_id else "",
         )
-
-    def _check_images(self, session: str, recipe: Recipe) -> None:
-        images = self._sessions.images(session)
-        if not images:
-            raise SessionEmpty(session)
-        if stray := self._sessions.stray_captions(session):
-            raise CaptionWithoutImage(session, stray)
-        bare = [image.filename for image in images if not image.caption]
-        if recipe.require_captions and bare:
-            raise CaptionMissing(session, bare)
 
 
 def _newest_first(spec: RunSpec) -> str:

@@ -1,4 +1,4 @@
-"""A run as it happens: its states, every step, samples and messages, from the first record to the end.
+"""A run as it happens: its states, every step, samples, resume points and messages, from the first record to the end.
 
 The server streams what `watch` yields. Each watcher reads the bucket by itself, so watchers may come late, repeatedly,
 and to any replica of the service.
@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from trainer.event_reader import EventReader
-from trainer.events import FinishedRecord, MessageRecord, ProgressRecord, SampleRecord, Shown
+from trainer.events import FinishedRecord, MessageRecord, ProgressRecord, ResumePointRecord, SampleRecord, Shown
 from trainer.runs import Run, Runs
 
-Happening = Run | ProgressRecord | SampleRecord | MessageRecord
+Happening = Run | ProgressRecord | SampleRecord | ResumePointRecord | MessageRecord
 
 
 async def watch(runs: Runs, name: str, poll_seconds: float) -> AsyncIterator[Happening]:
@@ -24,12 +24,12 @@ async def watch(runs: Runs, name: str, poll_seconds: float) -> AsyncIterator[Hap
         run = await asyncio.to_thread(runs.state, spec)
         is_new = entered != (run.state, len(run.status.attempts))
         if entered is None or (is_new and not run.finished):
-            yield await asyncio.to_thread(runs.with_progress, spec) if entered is None else run
+            yield await asyncio.to_thread(runs.detailed, run)
         entered = (run.state, len(run.status.attempts))
         for record in shown.news(await asyncio.to_thread(reader.read_new)):
             if not isinstance(record, FinishedRecord):
                 yield record
         if run.finished:
-            yield await asyncio.to_thread(runs.with_progress, spec)
+            yield await asyncio.to_thread(runs.detailed, run)
             return
         await asyncio.sleep(poll_seconds)

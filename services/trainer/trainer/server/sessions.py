@@ -13,6 +13,7 @@ from darkroom.trainer.v1 import session_pb2_grpc
 from trainer.cropping import Cropper, Outcome
 from trainer.errors import UploadMalformed
 from trainer.runs import Runs
+from trainer.server import archives
 from trainer.server.training import to_timestamp
 from trainer.session_store import Counted, SessionStore, image_key
 from trainer.uploads import Upload
@@ -27,6 +28,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """The calls of SessionService."""
 
     def __init__(self, store: ObjectStore, runs: Runs, cropper: Cropper) -> None:
+        self._objects = store
         self._store = SessionStore(store, runs)
         self._cropper = cropper
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
@@ -101,6 +103,16 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         session, filenames = _session_of(request.session), _filenames(request.session, request.images)
         async for outcome in self._cropper.apply(session, request.size_px, filenames):
             yield to_crop_result(session, outcome, with_data=False)
+
+    def ExportSession(
+        self, request: pb.ExportSessionRequest, context: Context
+    ) -> AsyncIterator[pb.ExportSessionResponse]:
+        return archives.export_session(self._objects, request)
+
+    def ImportSession(
+        self, request_iterator: AsyncIterator[pb.ImportSessionRequest], context: Context
+    ) -> AsyncIterator[pb.ImportSessionResponse]:
+        return archives.import_session(self._objects, request_iterator, lambda name: to_session(self._store.get(name)))
 
 
 def to_session(found: Counted) -> pb.Session:

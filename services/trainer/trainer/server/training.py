@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from artifacts.errors import NotFound
@@ -17,16 +17,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from trainer.active_runs import ActiveRuns
 from trainer.errors import FieldsInvalid
-from trainer.events import MessageRecord, ProgressRecord, SampleRecord
-from trainer.recipe import Recipe, StageSettings
+from trainer.events import MessageRecord, ProgressRecord, ResumePointRecord, SampleRecord
+from trainer.resume_points import ResumePoint
 from trainer.runs import Run
+from trainer.server.recipes import from_recipe, to_recipe
 from trainer.training import Order, Training
 from trainer.watching import Happening, watch
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 SAMPLE_LIMIT_BYTES = 1024 * 1024
-_PRECISIONS = {pb.PRECISION_UNSPECIFIED: "fp32", pb.PRECISION_FP32: "fp32", pb.PRECISION_BF16: "bf16"}
 _STAGES = {"text_encoder": pb.STAGE_TEXT_ENCODER, "unet": pb.STAGE_UNET}
 
 
@@ -62,6 +62,18 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.Run:
         return to_run(await asyncio.to_thread(self._training.cancel, request.name))
 
+    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Context) -> pb.Run:
+        run, was_over = await asyncio.to_thread(self._training.resume, request.name, request.accept_inexact)
+        if was_over:
+            self._active.add_again(run.spec)
+        return to_run(run)
+
+    async def ListResumePoints(
+        self, request: pb.ListResumePointsRequest, context: Context
+    ) -> pb.ListResumePointsResponse:
+        found = await asyncio.to_thread(self._training.resume_points, request.parent)
+        return pb.ListResumePointsResponse(resume_points=map(to_resume_point, found))
+
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.RunEvent]:
         async for happening in watch(self._training.runs, request.name, self._poll_seconds):
             yield await self._event(happening)
@@ -75,6 +87,8 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
             case MessageRecord():
                 prefix = "" if happening.level == "info" else f"{happening.level}: "
                 return pb.RunEvent(message=prefix + happening.text)
+            case ResumePointRecord():
+                return pb.RunEvent(resume_point=to_resume_point(happening))
             case SampleRecord():
                 return pb.RunEvent(sample=await asyncio.to_thread(self._sample, happening))
 
@@ -86,39 +100,12 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
         return sample
 
 
-def to_recipe(message: pb.Recipe) -> Recipe:
-    """Domain recipe; stages that are not set keep their defaults."""
-    default = Recipe()
-    return Recipe(
-        base_model=message.base_model,
-        text_encoder=_to_stage(message, "text_encoder", default.text_encoder),
-        unet=_to_stage(message, "unet", default.unet),
-        resolution_px=message.resolution_px,
-        batch_size=message.batch_size or default.batch_size,
-        precision=_PRECISIONS[message.precision],
-        seed=message.seed,
-        instance_prompt=message.instance_prompt.strip(),
-        use_captions=message.use_captions,
-        require_captions=message.require_captions,
-        sample_prompts=tuple(message.sample_prompts),
-        sample_every_steps=message.sample_every_steps,
-        flip=message.flip,
-    )
-
-
-def _to_stage(message: pb.Recipe, name: Literal["text_encoder", "unet"], default: StageSettings) -> StageSettings:
-    if not message.HasField(name):
-        return default
-    stage: pb.StageSettings = getattr(message, name)
-    return StageSettings(stage.steps, stage.learning_rate if stage.steps else default.learning_rate)
-
-
 def to_run(run: Run) -> pb.Run:
     """The wire form of a run."""
     message = pb.Run(
         name=run.name,
         state=pb.RunState.Value(f"RUN_STATE_{run.state}"),
-        recipe=_from_recipe(run.spec.recipe),
+        recipe=from_recipe(run.spec.recipe),
         checkpoint=f"checkpoints/{run.spec.checkpoint}",
         create_time=to_timestamp(run.spec.create_time),
         start_time=to_timestamp(run.status.start_time) if run.status.start_time else None,
@@ -126,6 +113,7 @@ def to_run(run: Run) -> pb.Run:
         error=run.error,
         exit_code=run.exit_code,
         num_attempts=len(run.status.attempts),
+        inexact=run.inexact,
     )
     if run.progress:
         message.progress.CopyFrom(to_progress(run.progress))
@@ -134,8 +122,6 @@ def to_run(run: Run) -> pb.Run:
 
 def to_progress(record: ProgressRecord) -> pb.Progress:
     """The wire form of a step."""
-    eta = Duration()
-    eta.FromNanoseconds(int(max(record.eta_seconds, 0.0) * 1e9))
     return pb.Progress(
         stage=_STAGES[record.stage],
         step=record.step,
@@ -144,27 +130,34 @@ def to_progress(record: ProgressRecord) -> pb.Progress:
         smoothed_loss=record.smoothed_loss,
         learning_rate=record.learning_rate,
         images_per_second=record.images_per_second,
-        eta=eta,
+        eta=to_duration(record.eta_seconds),
         time=to_timestamp(record.time),
+        text_encoder_learning_rate=record.text_encoder_learning_rate,
+        step_time=to_duration(record.step_seconds),
+        data_wait=to_duration(record.data_wait_seconds),
+        model_flops_utilization=record.model_flops_utilization,
     )
 
 
-def _from_recipe(recipe: Recipe) -> pb.Recipe:
-    return pb.Recipe(
-        base_model=recipe.base_model,
-        text_encoder=pb.StageSettings(**vars(recipe.text_encoder)),
-        unet=pb.StageSettings(**vars(recipe.unet)),
-        resolution_px=recipe.resolution_px,
-        batch_size=recipe.batch_size,
-        precision=pb.PRECISION_BF16 if recipe.precision == "bf16" else pb.PRECISION_FP32,
-        seed=recipe.seed,
-        instance_prompt=recipe.instance_prompt,
-        use_captions=recipe.use_captions,
-        require_captions=recipe.require_captions,
-        sample_prompts=recipe.sample_prompts,
-        sample_every_steps=recipe.sample_every_steps,
-        flip=recipe.flip,
+def to_resume_point(point: ResumePoint | ResumePointRecord) -> pb.ResumePoint:
+    """The wire form of a resume point; only the record of its writing knows how long training stood still for it."""
+    message = pb.ResumePoint(
+        object=point.object,
+        stage=_STAGES[point.stage],
+        step=point.step,
+        size_bytes=point.size_bytes,
+        time=to_timestamp(point.time),
     )
+    if isinstance(point, ResumePointRecord):
+        message.stall.CopyFrom(to_duration(point.stall_seconds))
+    return message
+
+
+def to_duration(seconds: float) -> Duration:
+    """The wire form of a time span; a negative one is none."""
+    duration = Duration()
+    duration.FromNanoseconds(int(max(seconds, 0.0) * 1e9))
+    return duration
 
 
 def to_timestamp(time: datetime) -> Timestamp:

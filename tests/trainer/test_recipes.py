@@ -1,0 +1,91 @@
+"""Recipes on the wire: presets, defaults, and every field there and back."""
+
+from dataclasses import fields, replace
+
+import pytest
+from darkroom.trainer.v1 import training_pb2 as pb
+from trainer.presets import PRESETS
+from trainer.recipe import Lora, PriorPreservation, Recipe, StageSettings
+from trainer.server.recipes import from_recipe, to_recipe
+
+EVERYTHING = Recipe(
+    base_model="sd15-tiny",
+    text_encoder=StageSettings(3, 0.25, "cosine", 1, 64),
+    unet=StageSettings(4, 0.5, "polynomial", 2, 128),
+    stages="joint_then_freeze",
+    lora=Lora(4, 8.0),
+    prior_preservation=PriorPreservation("a toy", 7, 0.5),
+    resolution_px=72,
+    crop="buckets",
+    flip=True,
+    instance_prompt="a photo",
+    use_captions=True,
+    require_captions=True,
+    caption_dropout=0.25,
+    batch_size=2,
+    gradient_accumulation_steps=3,
+    gradient_checkpointing=True,
+    precision="fp16",
+    optimizer="prodigy",
+    weight_decay=0.0,
+    max_gradient_norm=0.0,
+    offset_noise=0.5,
+    min_snr_gamma=5.0,
+    ema_decay=0.75,
+    seed=7,
+    sample_prompts=("one", "two"),
+    sample_every_steps=5,
+    resume_point_every_steps=6,
+    resume_point_every_minutes=8,
+    keep_resume_points=9,
+    reference_order=True,
+)
+
+
+def test_every_field_there_and_back() -> None:
+    unchanged = [each.name for each in fields(Recipe) if getattr(EVERYTHING, each.name) == getattr(Recipe(), each.name)]
+    assert unchanged == []
+    assert to_recipe(from_recipe(EVERYTHING)) == EVERYTHING
+
+
+def test_every_field_of_the_contract_is_filled_in() -> None:
+    names = {each.name for each in pb.Recipe.DESCRIPTOR.fields}
+    assert names - {name.name for name, _ in from_recipe(EVERYTHING).ListFields()} == {"preset"}
+
+
+def test_nothing_set_is_the_defaults() -> None:
+    assert to_recipe(pb.Recipe()) == Recipe()
+    assert to_recipe(from_recipe(Recipe())) == Recipe()
+
+
+@pytest.mark.parametrize(("preset", "name"), [(1, "face"), (2, "object"), (3, "style")])
+def test_a_preset_stands_in_for_what_is_not_set(preset: pb.RecipePreset, name: str) -> None:
+    assert to_recipe(pb.Recipe(preset=preset)) == replace(Recipe(), **PRESETS[name])
+    unet = pb.StageSettings(steps=7, learning_rate=1e-4, warmup_steps=2)
+    found = to_recipe(pb.Recipe(preset=preset, unet=unet, min_snr_gamma=3, offset_noise=0.2))
+    assert found.unet == StageSettings(7, 1e-4, "linear", 2)
+    assert found.text_encoder == PRESETS[name]["text_encoder"]
+    assert (found.min_snr_gamma, found.offset_noise) == (3, 0.2)
+
+
+def test_optional_fields_know_zero_from_unset() -> None:
+    found = to_recipe(pb.Recipe(weight_decay=0, max_gradient_norm=0))
+    assert (found.weight_decay, found.max_gradient_norm) == (0, 0)
+
+
+def test_lora_counts_its_rank_once() -> None:
+    assert to_recipe(pb.Recipe(lora=pb.Lora())).lora == Lora(16, 16.0)
+    assert to_recipe(pb.Recipe(lora=pb.Lora(rank=4))).lora == Lora(4, 4.0)
+    assert to_recipe(pb.Recipe(lora=pb.Lora(rank=4, alpha=2))).lora == Lora(4, 2.0)
+
+
+def test_prior_preservation_has_defaults() -> None:
+    prior = pb.PriorPreservation(class_prompt=" a toy ")
+    assert to_recipe(pb.Recipe(prior_preservation=prior)).prior_preservation == PriorPreservation("a toy", 100, 1.0)
+
+
+def test_prodigy_has_a_rate_it_can_work_with() -> None:
+    found = to_recipe(pb.Recipe(optimizer=pb.OPTIMIZER_PRODIGY, preset=pb.RECIPE_PRESET_FACE))
+    assert (found.text_encoder, found.unet) == (StageSettings(200, 1.0), StageSettings(1200, 1.0))
+    unet = pb.StageSettings(steps=5, learning_rate=0.5)
+    assert to_recipe(pb.Recipe(optimizer=pb.OPTIMIZER_PRODIGY, unet=unet)).unet == StageSettings(5, 0.5)
