@@ -142,3 +142,14 @@ def test_v_prediction_is_marked_in_the_file_and_found_again(
     assert "v_pred" in {tensor.name for tensor in source.tensors}
     assert inspection.inspect(open_checkpoint(checkpoints, convert("v", "ckpt"))).prediction_type == "v_prediction"
     assert convert("v.safetensors", "diffusers").prediction_type == "v_prediction"
+
+
+def test_a_trained_lora_is_inspected_by_the_one_of_its_two_layouts_that_others_read(
+    publish: Callable[..., Manifest], checkpoints: Checkpoints
+) -> None:
+    layer = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    arrays = {f"lora_unet_{layer}.lora_down.weight": np.ones((4, 768), np.float32)}
+    files = {"lora.safetensors": save(arrays), "pytorch_lora_weights.safetensors": save({"x": np.ones(1)})}
+    manifest = publish("adapters", files, kind="lora", format="safetensors")
+    found = inspection.inspect(open_checkpoint(checkpoints, manifest), manifest)
+    assert found.architecture == "lora-sd15"

@@ -17,6 +17,7 @@ from converter.errors import CheckpointMalformed, UnsafePickle
 from converter.stored import Meter, StoredFile, open_file, open_object
 from converter.tensors import StoredTensor
 
+_LORA_FILE: Final = "lora.safetensors"  # kohya's layout, as the trainer publishes it
 _WEIGHT_NAMES: Final = ("diffusion_pytorch_model", "model")
 _MAX_JSON_BYTES: Final = 2 * 1024**2
 _PROBE_BYTES: Final = 64 * 1024
@@ -50,6 +51,8 @@ def open_checkpoint(checkpoints: Checkpoints, manifest: Manifest) -> Source:
     if manifest.format == "diffusers":
         return _open_folder(checkpoints, manifest, meter)
     weights = [entry.path for entry in manifest.files if entry.path.endswith((".safetensors", ".ckpt"))]
+    if manifest.kind == "lora" and _LORA_FILE in weights:  # the same adapters lie beside it in the other layout
+        weights = [_LORA_FILE]
     if len(weights) != 1:
         raise CheckpointMalformed(
             manifest.id, f"{len(weights)} weight files, expected 1 for format {manifest.format!r}"
