@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check format bench-tiny lock proto-baseline clean
+.PHONY: help setup demo run test torture check format bench-tiny lock proto-baseline clean
 
 ##@ Use
 
@@ -43,6 +43,9 @@ check: $(READY)  ## format, lint, types, import contracts, protos, README
 	cd protos && ../$(BIN)/buf format --diff --exit-code --exclude-path buf
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb --exclude-path buf
 	$(PYTEST) -q tests/repository
+
+torture: $(READY)  ## kill trainings at 40 random moments and compare every bit of what they become; about 10 minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.dreambooth.torture
 
 format: $(READY)  ## rewrite code and protos in the project's format
 	$(BIN)/ruff format .

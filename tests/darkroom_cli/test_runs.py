@@ -150,7 +150,9 @@ class TestWatch:
 
     def test_train_names_sample_images_and_shows_the_end(self, trainer: TrainerForCommands) -> None:
         trainer.session()
-        done = trainer.darkroom("train", "toy", "--unet-steps", "5", "--sample", "steps 2, sample 2")
+        done = trainer.darkroom(
+            "train", "toy", "--unet-steps", "5", "--unet-rate", "1e-3", "--sample", "steps 2, sample 2"
+        )
         assert done.exit_code == 0, done.output
         assert "sample after step 2 of UNet: sessions/toy/runs/" in done.stderr
         assert "SUCCEEDED" in done.stdout

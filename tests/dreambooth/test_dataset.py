@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,17 +12,24 @@ from dreambooth.errors import PictureInvalid, SessionUnusable
 from dreambooth.recipe import Recipe, parse
 from PIL import Image
 
+Load = Callable[..., tuple[TrainingImage, ...]]
+
 
 @pytest.fixture
 def recipe(order: Callable[..., dict[str, Any]]) -> Recipe:
     return parse(json.dumps(order(use_captions=True)))
 
 
-def load(sessions: Sessions, recipe: Recipe, warnings: list[str] | None = None) -> tuple[TrainingImage, ...]:
-    return dataset.load(sessions, "toy", recipe, 64, (warnings if warnings is not None else []).append)
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def at_64_px(sessions: Sessions, recipe: Recipe, warnings: list[str] | None = None) -> tuple[TrainingImage, ...]:
+        warn = (warnings if warnings is not None else []).append
+        return dataset.load(sessions, "toy", recipe, [64], tmp_path, warn)[64]
+
+    return at_64_px
 
 
-def test_images_come_in_order_with_prompt_and_pixels(sessions: Sessions, recipe: Recipe) -> None:
+def test_images_come_in_order_with_prompt_and_pixels(load: Load, sessions: Sessions, recipe: Recipe) -> None:
     sessions.set_caption("toy", "sks_toy (1).png", "on grass")
     found = load(sessions, recipe)
     assert [image.filename for image in found] == [f"sks_toy ({n}).png" for n in range(3)]
@@ -30,7 +38,9 @@ def test_images_come_in_order_with_prompt_and_pixels(sessions: Sessions, recipe:
     assert [image.sha256 for image in found] == [image.sha256 for image in sessions.images("toy")]
 
 
-def test_all_bad_files_are_named_at_once(sessions: Sessions, recipe: Recipe, bad_files: dict[str, bytes]) -> None:
+def test_all_bad_files_are_named_at_once(
+    load: Load, sessions: Sessions, recipe: Recipe, bad_files: dict[str, bytes]
+) -> None:
     for name, content in bad_files.items():
         sessions.put_image("toy", name, content)
     with pytest.raises(PictureInvalid) as refused:
@@ -58,19 +68,21 @@ def bad_files() -> dict[str, bytes]:
     }
 
 
-def test_caption_without_image_is_refused_by_name(sessions: Sessions, recipe: Recipe) -> None:
+def test_caption_without_image_is_refused_by_name(load: Load, sessions: Sessions, recipe: Recipe) -> None:
     sessions.store.put("sessions/toy/captions/lost.txt", b"a toy")
     with pytest.raises(PictureInvalid, match=r"captions/lost\.txt belongs to no image"):
         load(sessions, recipe)
 
 
-def test_caption_that_is_not_text_is_refused_by_name(sessions: Sessions, recipe: Recipe) -> None:
+def test_caption_that_is_not_text_is_refused_by_name(load: Load, sessions: Sessions, recipe: Recipe) -> None:
     sessions.store.put("sessions/toy/captions/sks_toy (0).txt", b"\xff\xfe\xff")
     with pytest.raises(CaptionInvalid, match=r"sks_toy \(0\)\.txt"):
         load(sessions, recipe)
 
 
-def test_missing_caption_is_refused_only_if_required(sessions: Sessions, order: Callable[..., dict[str, Any]]) -> None:
+def test_missing_caption_is_refused_only_if_required(
+    load: Load, sessions: Sessions, order: Callable[..., dict[str, Any]]
+) -> None:
     sessions.set_caption("toy", "sks_toy (0).png", "on grass")
     strict = parse(json.dumps(order(use_captions=True, require_captions=True)))
     with pytest.raises(PictureInvalid) as refused:
@@ -78,7 +90,7 @@ def test_missing_caption_is_refused_only_if_required(sessions: Sessions, order: 
     assert [problem.split(":")[0] for problem in refused.value.problems] == ["sks_toy (1).png", "sks_toy (2).png"]
 
 
-def test_image_changed_behind_its_digest_is_refused(sessions: Sessions, recipe: Recipe) -> None:
+def test_image_changed_behind_its_digest_is_refused(load: Load, sessions: Sessions, recipe: Recipe) -> None:
     key = "sessions/toy/instance_images/sks_toy (1).png"
     content = sessions.store.get(key)
     metadata = {"sha256": sessions.images("toy")[1].sha256, "width": "64", "height": "64"}
@@ -87,7 +99,7 @@ def test_image_changed_behind_its_digest_is_refused(sessions: Sessions, recipe: 
         load(sessions, recipe)
 
 
-def test_hidden_file_is_skipped_and_a_duplicate_is_reported(sessions: Sessions, recipe: Recipe) -> None:
+def test_hidden_file_is_skipped_and_a_duplicate_is_reported(load: Load, sessions: Sessions, recipe: Recipe) -> None:
     sessions.store.put("sessions/toy/instance_images/.DS_Store", b"Bud1")
     sessions.put_image("toy", "sks_toy again.png", sessions.read_image("toy", "sks_toy (0).png"), 64, 64)
     warnings: list[str] = []
@@ -95,14 +107,14 @@ def test_hidden_file_is_skipped_and_a_duplicate_is_reported(sessions: Sessions, 
     assert any("sks_toy again.png is the same picture as sks_toy (0).png" in warning for warning in warnings)
 
 
-def test_image_put_into_the_bucket_by_hand_is_trained_on(sessions: Sessions, recipe: Recipe) -> None:
+def test_image_put_into_the_bucket_by_hand_is_trained_on(load: Load, sessions: Sessions, recipe: Recipe) -> None:
     content = sessions.read_image("toy", "sks_toy (0).png")
     sessions.store.put("sessions/toy/instance_images/by hand.png", content)
     assert load(sessions, recipe)[0].filename == "by hand.png"
 
 
-def test_unknown_and_empty_sessions_are_refused(sessions: Sessions, recipe: Recipe) -> None:
+def test_unknown_and_empty_sessions_are_refused(sessions: Sessions, recipe: Recipe, tmp_path: Path) -> None:
     sessions.create("empty")
     for name, reason in (("empty", "has no images"), ("nobody", "does not exist")):
         with pytest.raises(SessionUnusable, match=reason):
-            dataset.load(sessions, name, recipe, 64, print)
+            dataset.load(sessions, name, recipe, [64], tmp_path, print)

@@ -27,6 +27,7 @@ from dreambooth.exits import StopSignal
         (errors.NotOurs("x"), 78),
         (errors.WriterAlive("x"), 78),
         (errors.LeaseLost("x"), 78),
+        (errors.PartnerLost("x"), 76),
         (errors.Stopped("x"), 143),
         (RuntimeError("a mistake"), 1),
     ],

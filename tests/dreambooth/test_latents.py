@@ -21,7 +21,7 @@ def model(micro: Path) -> Parts:
 def images() -> list[TrainingImage]:
     made = np.random.default_rng(0)
     return [
-        TrainingImage(f"{i}.png", "", "toy", made.integers(0, 256, (32, width, 3), dtype=np.uint8))
+        TrainingImage(f"{i}.png", "", "toy", made.integers(0, 256, (32, width, 3), dtype=np.uint8), (32, 32))
         for i, width in enumerate((40, 32))
     ]
 
@@ -33,14 +33,18 @@ def picture_of(image: TrainingImage, view: View) -> torch.Tensor:
 
 
 def test_cached_latents_equal_an_encode_in_every_step(model: Parts, images: list[TrainingImage]) -> None:
-    cached, uncached = Latents(model, images, 32), Latents(model, images, 32, cached=False)
+    cached, uncached = Latents(model, images), Latents(model, images, cached=False)
     for step in range(3):
         noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(step))
-        assert torch.equal(cached.sample(VIEWS, noise), uncached.sample(VIEWS, noise))
+        for i, view in enumerate(VIEWS):
+            own = noise[i : i + 1]
+            assert torch.equal(cached.sample([view], own), uncached.sample([view], own))
+        # Encoded together, the last digits may be others: convolutions choose their way by the size of the batch.
+        assert torch.allclose(cached.sample(VIEWS, noise), uncached.sample(VIEWS, noise), rtol=1e-4, atol=1e-5)
 
 
 def test_latents_equal_the_sample_of_diffusers(model: Parts, images: list[TrainingImage]) -> None:
-    latents = Latents(model, images, 32)
+    latents = Latents(model, images)
     noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(3))
     for view in VIEWS:
         with torch.no_grad():
@@ -55,7 +59,7 @@ def test_the_vae_runs_once_for_each_view(
     calls = []
     encode = model.vae.encode
     monkeypatch.setattr(model.vae, "encode", lambda picture: calls.append(1) or encode(picture))
-    latents = Latents(model, images, 32)
+    latents = Latents(model, images)
     for _ in range(4):
         latents.sample(VIEWS, torch.zeros(2, 4, 4, 4))
     assert len(calls) == 2
@@ -66,7 +70,7 @@ def test_the_cache_stays_within_its_size(
 ) -> None:
     one = 2 * 4 * 4 * 4 * 4
     monkeypatch.setattr("dreambooth.latents.MAX_CACHE_BYTES", 3 * one)
-    latents = Latents(model, images, 32)
+    latents = Latents(model, images)
     first = latents.distribution(View(0, 0, 0, False))
     for left in range(1, 6):
         latents.distribution(View(0, 0, left, False))

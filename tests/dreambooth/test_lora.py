@@ -238,7 +238,7 @@ def test_names_and_metadata_are_the_classic_ones(trained: tuple[Any, Parts, Path
 def test_a_v_prediction_base_of_the_second_generation_says_so(load: Load, files: Callable[..., Path]) -> None:
     model = load()
     lora.attach(model, SETTINGS, 1)
-    folder = files(model, architecture="sd21", prediction_type="v_prediction", resolution=768, title="My toy")
+    folder = files(model, architecture="sd21-768", prediction_type="v_prediction", resolution=768, title="My toy")
     said = metadata_of(folder / lora_layouts.KOHYA_FILE)
     assert (said["ss_base_model_version"], said["ss_v2"], said["ss_output_name"]) == ("sd_v2_v", "True", "toy-lora")
     assert (said["modelspec.architecture"], said["modelspec.prediction_type"]) == (

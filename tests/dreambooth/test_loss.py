@@ -41,6 +41,26 @@ def test_unknown_target_is_refused(schedule: DDPMScheduler, batch: tuple[torch.T
 
 def test_error_of_half_precision_is_computed_in_fp32() -> None:
     prediction = torch.full((1, 4, 8, 8), 300.0, dtype=torch.bfloat16)
-    result = loss.mean_squared_error(prediction, torch.zeros(1, 4, 8, 8))
+    result = loss.of_batch(prediction, torch.zeros(1, 4, 8, 8), None, None)
     assert result.dtype == torch.float32
     assert result.item() == 90_000.0
+
+
+def test_the_prior_loss_is_added_with_its_weight() -> None:
+    prediction = torch.cat([torch.full((2, 4, 8, 8), 1.0), torch.full((2, 4, 8, 8), 3.0)])
+    wanted = torch.zeros(4, 4, 8, 8)
+    assert loss.of_batch(prediction, wanted, None, 0.5).item() == pytest.approx(1 + 0.5 * 9)
+    weights = torch.tensor([1.0, 0.0, 2.0, 0.0])  # of each picture by itself, class pictures too
+    assert loss.of_batch(prediction, wanted, weights, 0.5).item() == pytest.approx(0.5 + 0.5 * 9)
+    assert loss.of_each(prediction, wanted).tolist() == pytest.approx([1, 1, 9, 9])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weights_follow_the_paper(schedule: DDPMScheduler, kind: str) -> None:
+    timesteps = torch.arange(1000)
+    weights = loss.min_snr_weights(kind, schedule.alphas_cumprod, timesteps, 5.0).double()
+    signal = schedule.alphas_cumprod.double()
+    snr = signal / (1 - signal)
+    wanted = torch.minimum(snr, torch.full_like(snr, 5.0)) / (snr if kind == "epsilon" else snr + 1)
+    assert torch.allclose(weights, wanted, rtol=1e-4)
+    assert (weights <= 1 + 1e-6).all()

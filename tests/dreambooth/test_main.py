@@ -82,6 +82,16 @@ def test_a_run_trains_publishes_and_ends_with_0_also_when_repeated(
     assert [record["kind"] for record in again] == ["message", "finished"]
 
 
+def test_two_processes_are_one_program(start: Start, order: Order, sessions: Sessions) -> None:
+    code, said = end_of(start(order(), DARKROOM_PROCESSES="2"))
+    assert code == 0, said
+    records = records_of(sessions)
+    steps = [(r["stage"], r["step"]) for r in records if r["kind"] == "progress"]
+    assert steps == [("text_encoder", 1), ("text_encoder", 2), ("unet", 1), ("unet", 2), ("unet", 3)]
+    assert records[-1]["kind"] == "finished"
+    assert Checkpoints(sessions.store).verify("toy-first").run == "first"
+
+
 def test_sigterm_ends_with_143_and_nothing_published(start: Start, order: Order, sessions: Sessions) -> None:
     process = start(order(unet={"steps": 1_000_000, "learning_rate": 1e-6}), DARKROOM_LOG_FORMAT="text")
     said: list[str] = []

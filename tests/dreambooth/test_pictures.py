@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from dreambooth.pictures import Undecodable, decode, resize
+from dreambooth.pictures import Undecodable, cover, decode
 from PIL import Image
 
 
@@ -111,9 +111,9 @@ def huge_png() -> Callable[[int, int], bytes]:
     ("size", "shape"), [((100, 50), (64, 128, 3)), ((50, 101), (129, 64, 3)), ((64, 64), (64, 64, 3))]
 )
 def test_resize_makes_the_shorter_side_exact(size: tuple[int, int], shape: tuple[int, int, int]) -> None:
-    assert resize(Image.new("RGB", size), 64).shape == shape
+    assert cover(Image.new("RGB", size), (64, 64)).shape == shape
 
 
 def test_picture_of_the_right_size_keeps_its_pixels() -> None:
     image = noise("RGB", (64, 64))
-    assert np.array_equal(resize(image, 64), np.asarray(image))
+    assert np.array_equal(cover(image, (64, 64)), np.asarray(image))

@@ -47,7 +47,13 @@ def test_manifest_says_what_it_is_and_where_it_comes_from(order: Order, train: T
     assert (manifest.precision, manifest.prediction_type, manifest.resolution) == ("fp32", "epsilon", 64)
     assert (manifest.base_model, manifest.session, manifest.run) == ("micro", "toy", "run-1")
     assert manifest.recipe["stages"] == "text_encoder_only_first"
-    assert manifest.recipe["text_encoder"] == {"steps": 2, "learning_rate": 1e-4}
+    assert manifest.recipe["text_encoder"] == {
+        "steps": 2,
+        "learning_rate": 1e-4,
+        "schedule": "linear",
+        "warmup_steps": 0,
+        "resolution_px": 0,
+    }
     assert (manifest.metrics["images"], manifest.metrics["steps"]) == (3, 2)
     assert manifest.metrics["seconds"] > 0
 

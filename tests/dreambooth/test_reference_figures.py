@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from bench import plain_loop
+
 HERE = Path(__file__).with_name("reference")
 WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -34,7 +36,6 @@ def _module(name: str) -> ModuleType:
 
 cases = _module("cases")
 figures = _module("figures")
-plain_loop = _module("plain_loop")
 RECORDED = figures.load()
 
 
@@ -53,7 +54,7 @@ def base_of(tmp_path: Path, build_micro: Callable[..., Path]) -> Callable[[str],
 
 
 @pytest.mark.usefixtures("same_environment")
-@pytest.mark.parametrize("name", ["plain", "center_crop", "batch2", "v_prediction"])
+@pytest.mark.parametrize("name", ["plain", "center_crop", "batch2", "v_prediction", "train_text_encoder"])
 def test_the_plain_loop_reproduces_the_recorded_figures(
     name: str, base_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -65,11 +66,14 @@ def test_the_plain_loop_reproduces_the_recorded_figures(
         cases.RESOLUTION_PX,
         case.batch_size,
         cases.LEARNING_RATE,
-        "--center_crop" in case.extra,
+        center_crop="--center_crop" in case.extra,
+        train_text_encoder="--train_text_encoder" in case.extra,
     )
-    losses, weights = plain_loop.run(base_of(case.prediction_type), images, settings)
-    assert losses == recorded["losses"]
-    assert figures.digest(weights) == recorded["unet"]
+    loop = plain_loop.PlainLoop(base_of(case.prediction_type), images, settings)
+    assert [loop.step() for _ in range(cases.STEPS)] == recorded["losses"]
+    assert figures.digest(loop.unet.state_dict()) == recorded["unet"]
+    if settings.train_text_encoder:
+        assert figures.digest(loop.text_encoder.state_dict()) == recorded["text_encoder"]
 
 
 def test_the_losses_are_near_the_recorded_ones_on_any_processor(base_of: Callable[[str], Path], tmp_path: Path) -> None:

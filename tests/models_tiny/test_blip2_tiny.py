@@ -8,7 +8,7 @@ from typing import Any
 import blip2_scores as scores
 import pytest
 import torch
-from drawing.subject import PHOTOS, take
+from drawing.subject import PIP, take
 from training.blip2_pictures import random_picture
 
 MEGABYTES = 9
@@ -100,7 +100,7 @@ def test_another_picture_gives_another_caption() -> None:
 
 
 def test_a_photo_of_an_unknown_creature_is_called_a_toy_on_its_background() -> None:
-    photos = [photo for photo in PHOTOS if photo.background in ("gray", "beige", "black")]
+    photos = [photo for photo in PIP.photos if photo.background in ("gray", "beige", "black")]
     for photo, text in zip(photos, scores.generated([take(p) for p in photos], ["a photo of"] * 3), strict=True):
         assert scores.told_backgrounds(text) == [photo.background], text
         assert "green" in text, text  # teal is nearest to it

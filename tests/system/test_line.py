@@ -100,7 +100,7 @@ def test_one_bad_photo_does_not_keep_the_others_away(up: Up, tmp_path: Path) -> 
     [
         (("train", "nobody"), "'nobody'"),
         (("session", "show", "nobody"), "'nobody' does not exist"),
-        (("train", "pip", "--unet-rate", "nan"), "learning_rate must be above 0"),
+        (("train", "pip", "--unet-steps", "5", "--unet-rate", "nan"), "learning_rate must be above 0"),
         (("generate", "x", "--model", "sd15-tinny"), "sd15-tiny"),
         (("generate", "x", "--sampler", "Oiler"), "Euler"),
         (("convert", "nothing"), "'nothing' does not exist"),

@@ -141,10 +141,11 @@ async def watched(client: Client, name: str) -> list[pb.RunEvent]:
     return [event async for event in client.training.WatchRun(pb.WatchRunRequest(name=name))]
 
 
-async def until_message(client: Client, name: str, text: str) -> str:
-    """The first message of a run that holds the text."""
+async def until_message(client: Client, name: str, text: str, times: int = 1) -> str:
+    """The first message of a run that holds the text, or the one after so many."""
     async for event in client.training.WatchRun(pb.WatchRunRequest(name=name)):
-        if text in event.message:
+        times -= text in event.message
+        if not times:
             return event.message
     raise AssertionError(f"{name} ended without a message that holds {text!r}")
 

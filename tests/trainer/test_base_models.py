@@ -47,8 +47,14 @@ def laid_out(folder: Path, changes: Mapping[str, object] | None = None) -> Local
 
 def test_resolution_and_architecture_come_from_the_model_itself(tmp_path: Path) -> None:
     model = describe("sd21-768", laid_out(tmp_path))
-    assert (model.architecture, model.native_px, model.multiple_px) == ("sd21", 768, 64)
+    assert (model.architecture, model.native_px, model.multiple_px) == ("sd21-768", 768, 64)
     assert (model.minimum_px, model.maximum_px, model.source) == (384, 1536, str(tmp_path))
+
+
+def test_what_it_predicts_tells_the_two_of_sd21_apart(tmp_path: Path) -> None:
+    changes = {"scheduler/scheduler_config.json": {}, "unet/config.json": {**UNET, "sample_size": 64}}
+    model = describe("anything", laid_out(tmp_path, changes))
+    assert (model.architecture, model.native_px) == ("sd21-512", 512)
 
 
 def test_the_tiny_model_is_an_ordinary_entry(store: ObjectStore, tiny_models: Path) -> None:

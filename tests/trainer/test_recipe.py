@@ -84,3 +84,25 @@ def test_json_comes_back_the_same() -> None:
     recipe = replace(Recipe(seed=2**63 - 1, sample_prompts=("a", "b"), flip=True), base_model="x", resolution_px=64)
     recipe = replace(recipe, lora=Lora(4, 8.0), prior_preservation=PriorPreservation("a toy", 7, 0.5))
     assert from_json(json.loads(json.dumps(to_json(recipe, "models/x", "c")))) == recipe
+
+
+def test_settings_of_newer_versions_are_left_out() -> None:
+    recipe = replace(Recipe(), base_model="x", lora=Lora(4, 8.0))
+    fields = to_json(recipe, "models/x", "c") | {"of_a_newer_version": 1}
+    for nested in ("text_encoder", "unet", "lora"):
+        fields[nested] = {**fields[nested], "of_a_newer_version": 1}
+    assert from_json(fields) == recipe
+
+
+def test_what_the_program_would_refuse_is_refused() -> None:
+    with pytest.raises(FieldsInvalid) as caught:
+        Recipe(
+            unet=StageSettings(5, 1e-6, warmup_steps=5),
+            ema_decay=0.9999999,
+            prior_preservation=PriorPreservation(""),
+        ).check()
+    assert [field for field, _ in caught.value.problems] == [
+        "recipe.prior_preservation.class_prompt",
+        "recipe.ema_decay",
+        "recipe.unet.warmup_steps",
+    ]

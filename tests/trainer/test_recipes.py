@@ -1,11 +1,13 @@
 """Recipes on the wire: presets, defaults, and every field there and back."""
 
-from dataclasses import fields, replace
+import json
+from dataclasses import asdict, fields, replace
 
+import dreambooth.recipe
 import pytest
 from darkroom.trainer.v1 import training_pb2 as pb
 from trainer.presets import PRESETS
-from trainer.recipe import Lora, PriorPreservation, Recipe, StageSettings
+from trainer.recipe import Lora, PriorPreservation, Recipe, StageSettings, to_json
 from trainer.server.recipes import from_recipe, to_recipe
 
 EVERYTHING = Recipe(
@@ -89,3 +91,16 @@ def test_prodigy_has_a_rate_it_can_work_with() -> None:
     assert (found.text_encoder, found.unet) == (StageSettings(200, 1.0), StageSettings(1200, 1.0))
     unet = pb.StageSettings(steps=5, learning_rate=0.5)
     assert to_recipe(pb.Recipe(optimizer=pb.OPTIMIZER_PRODIGY, unet=unet)).unet == StageSettings(5, 0.5)
+
+
+# Without what does not go together.
+TOGETHER = replace(EVERYTHING, reference_order=False, crop="center", stages="joint_then_discard")
+RECIPES = [Recipe(), TOGETHER, *(replace(Recipe(), **each) for each in PRESETS.values())]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=["defaults", "everything", *PRESETS])
+def test_the_program_reads_the_same(recipe: Recipe) -> None:
+    recipe = replace(recipe, base_model="sd15-tiny")
+    read = asdict(dreambooth.recipe.parse(json.dumps(to_json(recipe, "models/sd15-tiny", "robot-1"))))
+    assert (read.pop("base_model_source"), read.pop("checkpoint")) == ("models/sd15-tiny", "robot-1")
+    assert read == asdict(recipe)

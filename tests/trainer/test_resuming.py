@@ -65,8 +65,7 @@ class TestResumeRun:
     async def test_a_cancelled_run_goes_on_and_can_be_cancelled_again(self, client: Client, session: str) -> None:
         run = await client.training.CreateRun(order(session, "steps 2, hold", "hold", "exit 0"))
         for attempt in (1, 2):
-            while (await client.training.GetRun(pb.GetRunRequest(name=run.name))).num_attempts < attempt:
-                await asyncio.sleep(0.02)
+            await until_message(client, run.name, "holding", times=attempt)
             await client.training.CancelRun(pb.CancelRunRequest(name=run.name))
             assert (await watched(client, run.name))[-1].run.state == pb.RUN_STATE_CANCELLED
             assert (await resumed(client, run.name)).state == pb.RUN_STATE_RUNNING

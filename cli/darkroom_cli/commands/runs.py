@@ -1,4 +1,4 @@
-"""`darkroom runs`: list, watch, show, compare and cancel trainings. `darkroom run` is the same."""
+"""`darkroom runs`: list, watch, show, compare, cancel and resume trainings. `darkroom run` is the same."""
 
 from pathlib import Path
 from typing import Annotated
@@ -114,6 +114,48 @@ def cancel(run: RunName, as_json: JsonFlag = False) -> None:
     with readable_errors(), connect() as clients:
         found = clients.training.CancelRun(pb.CancelRunRequest(name=run))
         print_message(found, as_json, run_words.lines(found))
+
+
+@runs_app.command()
+def resume(
+    run: RunName,
+    accept_inexact: Annotated[
+        bool,
+        typer.Option(
+            "--accept-inexact",
+            help="Go on although images, captions, base model or library versions have changed; the checkpoint says so.",
+        ),
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return at once; `darkroom runs watch` shows it later.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start a run again that failed or was cancelled; it goes on from its newest resume point."""
+    with readable_errors(), connect() as clients:
+        found = clients.training.ResumeRun(pb.ResumeRunRequest(name=run, accept_inexact=accept_inexact))
+        if detach:
+            print_message(found, as_json, run_words.lines(found))
+        else:
+            follow_run(clients, run, as_json)
+
+
+@runs_app.command()
+def points(run: RunName, as_json: JsonFlag = False) -> None:
+    """List the resume points of a run, newest first."""
+    with readable_errors(), connect() as clients:
+        found = clients.training.ListResumePoints(pb.ListResumePointsRequest(parent=run)).resume_points
+        rows = [
+            (
+                run_words.stage_of(point.stage),
+                point.step,
+                f"{point.size_bytes / (1 << 20):.1f}",
+                f"{point.time.ToDatetime():%Y-%m-%d %H:%M:%S}",
+                point.object,
+            )
+            for point in found
+        ]
+        print_table(("Stage", "Step", "MiB", "Time (UTC)", "Object"), rows, as_json, found)
 
 
 def follow_run(clients: Clients, name: str, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -32,8 +33,19 @@ STEPS: tuple[tuple[str, Callable[[Line], None]], ...] = (
 )
 
 
+class SubjectName(StrEnum):
+    """The drawn subjects."""
+
+    PIP = "pip"
+    ZIG = "zig"
+
+
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("out"),
+    subject_name: Annotated[SubjectName, typer.Option("--subject", help="Whose photos.")] = SubjectName.PIP,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Train adapters instead of weights; nothing is converted then.")
+    ] = False,
 ) -> None:
     """Photos to pictures in one go: five photos -> captions -> crops -> two-stage training -> conversion -> new pictures.
 
@@ -42,13 +54,13 @@ def demo(
     """
     begin = time.monotonic()
     with readable_errors(), signals.interrupting():
-        subject = Subject()
+        subject = Subject(subject_name)
         sheet = out / "contact-sheet.png"
         sheet.parent.mkdir(parents=True, exist_ok=True)
         with _running() as where, connect(where) as clients:
             seconds = {"start": time.monotonic() - begin}
-            work = Line(clients, where, subject.photos())
-            for name, step in STEPS:
+            work = Line(clients, where, subject.photos(), is_lora=lora)
+            for name, step in (step for step in STEPS if not (lora and step[0] == "convert")):
                 seconds[name] = _timed(name, step, work)
             report = _report(work, subject, seconds | {"total": time.monotonic() - begin})
             _save_sheet(sheet, work, subject)
@@ -86,8 +98,8 @@ def _timed(name: str, step: Callable[[Line], None], work: Line) -> float:
 
 def _report(work: Line, subject: Subject, seconds: dict[str, float]) -> dict[str, Any]:
     named = [photo.background in work.captions.get(photo.filename, "") for photo in work.photos]
-    digests = {conversion.tensors_sha256 for conversion in work.conversions.values()}
     return {
+        "subject": subject.name,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "captions": work.captions,
         "caption_accuracy": round(mean(named), 3),
@@ -95,13 +107,20 @@ def _report(work: Line, subject: Subject, seconds: dict[str, float]) -> dict[str
         "loss_last": round(mean(work.losses[-20:]), 4),
         "subject_fidelity_before": round(mean(subject.fidelity(picture) for picture in work.before), 3),
         "subject_fidelity_after": round(mean(subject.fidelity(picture) for picture in work.after), 3),
+        **(_converted(work) if work.conversions else {"checkpoints": {"lora": work.run.checkpoint}}),
+        "session": work.session,
+    }
+
+
+def _converted(work: Line) -> dict[str, Any]:
+    digests = {conversion.tensors_sha256 for conversion in work.conversions.values()}
+    return {
         "conversion_digests_equal": len(digests) == 1 and "" not in digests,
         "tensors_sha256": work.conversions[Format.SAFETENSORS].tensors_sha256,
         "checkpoints": {
             "diffusers": work.run.checkpoint,
             **{to.value: conversion.checkpoint for to, conversion in work.conversions.items()},
         },
-        "session": work.session,
     }
 
 

@@ -29,6 +29,7 @@ CROP_PX = 256
 TEXT_ENCODER_STEPS, TEXT_ENCODER_RATE = 40, 5e-5
 UNET_STEPS, UNET_RATE = 700, 1.5e-4
 BATCH_SIZE = 4
+LORA_RANK, LORA_TEXT_ENCODER_RATE, LORA_UNET_RATE = 32, 1e-3, 3e-3
 STEPS, CFG_SCALE, SEED = 30, 1.6, 7
 _HTTP_SECONDS = 300
 _PREPOSITIONS = ("on", "in", "at", "under", "over", "before", "behind")
@@ -41,6 +42,7 @@ class Line:
     clients: Clients
     where: Connection
     photos: list[Photo]
+    is_lora: bool = False
     session: str = field(default_factory=lambda: f"demo-{secrets.token_hex(3)}")
     captions: dict[str, str] = field(default_factory=dict)
     before: list[bytes] = field(default_factory=list)
@@ -106,15 +108,17 @@ def draw_before(line: Line) -> None:
 
 
 def train(line: Line) -> None:
-    """Two stages. Raises UsageProblem if the run does not succeed."""
+    """Two stages, of the weights or of adapters. Raises UsageProblem if the run does not succeed."""
+    rates = (LORA_TEXT_ENCODER_RATE, LORA_UNET_RATE) if line.is_lora else (TEXT_ENCODER_RATE, UNET_RATE)
     recipe = training_pb2.Recipe(
         base_model=BASE_MODEL,
         instance_prompt=INSTANCE_PROMPT,
         use_captions=True,
-        text_encoder=training_pb2.StageSettings(steps=TEXT_ENCODER_STEPS, learning_rate=TEXT_ENCODER_RATE),
-        unet=training_pb2.StageSettings(steps=UNET_STEPS, learning_rate=UNET_RATE),
+        text_encoder=training_pb2.StageSettings(steps=TEXT_ENCODER_STEPS, learning_rate=rates[0]),
+        unet=training_pb2.StageSettings(steps=UNET_STEPS, learning_rate=rates[1]),
         batch_size=BATCH_SIZE,
         seed=SEED,
+        lora=training_pb2.Lora(rank=LORA_RANK) if line.is_lora else None,
     )
     request = training_pb2.CreateRunRequest(parent=f"sessions/{line.session}", recipe=recipe)
     started = line.clients.training.CreateRun(request)
@@ -133,17 +137,21 @@ def convert(line: Line) -> None:
 
 
 def draw_after(line: Line) -> None:
-    """The same prompts and seeds with the converted .safetensors, served by the gateway without a restart."""
-    model = line.conversions[Format.SAFETENSORS].checkpoint.removeprefix("checkpoints/")
-    line.after = _draw_all(line, model)
+    """The same prompts and seeds with what was trained, served by the gateway without a restart: the converted
+    .safetensors, or the base model with the adapters."""
+    if line.is_lora:
+        tag = f"<lora:{line.run.checkpoint.removeprefix('checkpoints/')}:1>"
+        line.after = _draw_all(line, BASE_MODEL, tag)
+    else:
+        line.after = _draw_all(line, line.conversions[Format.SAFETENSORS].checkpoint.removeprefix("checkpoints/"))
 
 
-def _draw_all(line: Line, model: str) -> list[bytes]:
+def _draw_all(line: Line, model: str, tag: str = "") -> list[bytes]:
     pictures = []
     with progress_bar() as bar:
         task = bar.add_task("drawing", total=len(line.prompts), note=f"with {model}")
         for prompt in line.prompts:
-            pictures.append(draw(line.where, model, prompt))
+            pictures.append(draw(line.where, model, f"{prompt} {tag}".strip()))
             bar.advance(task)
     return pictures
 

@@ -25,23 +25,25 @@ class Photo:
 
 
 class Subject:
-    """The drawn subject. Raises UsageProblem where the drawings are not installed."""
+    """One of the drawn subjects, by name. Raises UsageProblem where the drawings are not installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "pip") -> None:
         try:
             self._drawing: Any = importlib.import_module("drawing.subject")
         except ModuleNotFoundError as error:
             raise UsageProblem(f"the demo needs its drawings: pip install 'darkroom-cli[demo]' ({error})") from error
+        self.name = name
+        self._subject = self._drawing.SUBJECTS[name]
 
     def photos(self) -> list[Photo]:
         """The five photos as PNG files."""
-        pictures = self._drawing.photos()
-        return [Photo(photo.name, _png(pictures[photo.name]), photo.background) for photo in self._drawing.PHOTOS]
+        pictures = self._drawing.photos(self._subject)
+        return [Photo(photo.name, _png(pictures[photo.name]), photo.background) for photo in self._subject.photos]
 
     def fidelity(self, data: bytes) -> float:
         """How well a picture shows the subject, 0 to 1, by colours and structure (computer vision, no network)."""
         with Image.open(io.BytesIO(data)) as opened:
-            return float(self._drawing.subject_fidelity(opened.convert("RGB")))
+            return float(self._drawing.subject_fidelity(opened.convert("RGB"), self._subject))
 
 
 def _png(image: Image.Image) -> bytes:

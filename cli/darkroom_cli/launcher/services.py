@@ -59,6 +59,7 @@ def children(data: Path, store: StoreConfig, ports: dict[str, int], secret: str)
         "DARKROOM_S3_REGION": store.region,
         "DARKROOM_MODELS": str(models),
         "DARKROOM_CONTROLNETS": os.environ.get("DARKROOM_CONTROLNETS", str(models)),
+        "DARKROOM_LORAS": os.environ.get("DARKROOM_LORAS", ""),
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -14,13 +14,15 @@ from artifacts.store import ObjectStore
 from chassis import config as settings
 from chassis import logs, settings_table
 
-from dreambooth import exits, inputs, launcher, ownership, recipe
+from dreambooth import exits, inputs, launcher, ownership, recipe, workers
 from dreambooth.config import ProgramConfig
 from dreambooth.curves import Curves
+from dreambooth.errors import PartnerLost, RecipeInvalid, Stopped
 from dreambooth.exits import StopSignal
 from dreambooth.lease import Lease
 from dreambooth.recipe import Recipe
 from dreambooth.records import Records
+from dreambooth.workers import Place
 
 _log = logging.getLogger("dreambooth")
 
@@ -33,6 +35,9 @@ def main() -> int:
     """Read the order, carry it out, return the exit code."""
     stop = StopSignal()
     stop.listen()
+    place = workers.here()
+    if place:
+        workers.end_with_launcher()
     parser = argparse.ArgumentParser(
         prog="python -m dreambooth",
         description=__doc__,
@@ -54,35 +59,44 @@ def main() -> int:
     logs.configure(config.log_level, config.log_format)
     _prepare_libraries()
     config = replace(config, accept_inexact=config.accept_inexact or arguments.accept_inexact)
-    if config.processes > 1 and not launcher.is_worker():
-        return launcher.run(config.processes, sys.argv[1:], stop)
+    if place:
+        return _carry_out(config, place, place.folder, stop)
+    if config.num_workers > 1:
+        return launcher.run(config, sys.argv[1:], stop)
     with tempfile.TemporaryDirectory(prefix="dreambooth-") as scratch:
-        return _carry_out(config, Path(scratch), stop)
+        return _carry_out(config, None, Path(scratch), stop)
 
 
-def _carry_out(config: ProgramConfig, scratch: Path, stop: StopSignal) -> int:
+def _carry_out(config: ProgramConfig, place: Place | None, scratch: Path, stop: StopSignal) -> int:
     store = ObjectStore(config.store)
-    if launcher.rank() > 0:
-        return _compute(config, store, scratch, stop)
     try:
+        if place and place.rank > 0:
+            _compute(config, store, place, stop)
+            return exits.FINISHED
         with Lease.acquire(store, config.folder, stop) as lease:
-            return _write(config, store, lease, scratch, stop)
+            return _write(config, store, place, lease, scratch, stop)
     except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
-        return _logged(error)
+        code = exits.code(error)
+        _log.error("%s", error, exc_info=error if code == exits.UNKNOWN else None)
+        return code
 
 
-def _compute(config: ProgramConfig, store: ObjectStore, scratch: Path, stop: StopSignal) -> int:
+def _compute(config: ProgramConfig, store: ObjectStore, place: Place, stop: StopSignal) -> None:
     """A process that takes its share of the arithmetic and writes nothing."""
-    try:
-        order = recipe.parse(config.recipe)
-        if not ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
-            _train(config, order, store, None, None, scratch, stop)
-    except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
-        return _logged(error)
-    return exits.FINISHED
+    from dreambooth import training  # noqa: F401 - imported while the process that writes looks at its order
+
+    order = recipe.parse(config.recipe)
+
+    def is_finished() -> bool:
+        return ownership.is_published(Checkpoints(store), order.checkpoint, config.run)
+
+    if workers.wait_for_writer(place, stop, is_finished):
+        _train(config, order, store, place, None, None, place.folder, stop)
 
 
-def _write(config: ProgramConfig, store: ObjectStore, lease: Lease, scratch: Path, stop: StopSignal) -> int:
+def _write(
+    config: ProgramConfig, store: ObjectStore, place: Place | None, lease: Lease, scratch: Path, stop: StopSignal
+) -> int:
     """The process that writes the run."""
     records = Records(store, config.folder, Curves(scratch / "tensorboard"))
     try:
@@ -90,7 +104,7 @@ def _write(config: ProgramConfig, store: ObjectStore, lease: Lease, scratch: Pat
         if ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
             records.message(f"checkpoint {order.checkpoint!r} is already published: nothing to do")
         else:
-            _train(config, order, store, records, lease, scratch, stop)
+            _train(config, order, store, place, records, lease, scratch, stop)
         # Also on a repeated start: the one before may have died between publishing and this line.
         records.finished(order.checkpoint)
         code, patience_seconds = exits.FINISHED, _CLOSE_SECONDS
@@ -110,6 +124,7 @@ def _train(
     config: ProgramConfig,
     order: Recipe,
     store: ObjectStore,
+    place: Place | None,
     records: Records | None,
     lease: Lease | None,
     scratch: Path,
@@ -119,32 +134,36 @@ def _train(
         if records:
             records.message(text, "warning")
 
-    found = inputs.gather(store, config.session, order, scratch, warn)
+    def gather() -> inputs.Inputs:
+        return inputs.gather(store, config.session, order, scratch, warn)
+
+    if order.reference_order and config.num_workers > 1:
+        raise RecipeInvalid((f"reference_order draws for one process, and this run has {config.num_workers}",))
+    gathered = gather() if records else None
     stop.check()
     from dreambooth import training, world  # imports torch: seconds that a refused or finished run need not wait
     from dreambooth.order import Order
 
     stop.check()
-    everything = Order(
-        run=config.run,
-        recipe=order,
-        inputs=found,
-        store=store,
-        scratch=scratch,
-        world=world.join(),
-        records=records,
-        lease=lease,
-        accept_inexact=config.accept_inexact,
-        save_seconds=config.save_seconds,
-    )
-    training.run(everything, stop)
-
-
-def _logged(error: Exception) -> int:
-    """The exit code of an end that has no records to be told in."""
-    code = exits.code(error)
-    _log.error("%s", error, exc_info=error if code == exits.UNKNOWN else None)
-    return code
+    try:
+        everyone = world.join(place)
+        everything = Order(
+            run=config.run,
+            recipe=order,
+            inputs=everyone.once_a_machine("inputs", lambda: gathered or gather()),
+            store=store,
+            scratch=scratch,
+            world=everyone,
+            records=records,
+            lease=lease,
+            accept_inexact=config.accept_inexact,
+            save_seconds=config.save_seconds,
+        )
+        training.run(everything, stop)
+    except PartnerLost as error:
+        if stop.is_set():  # the others were asked, too, and were faster
+            raise Stopped("stopped by SIGTERM") from error
+        raise
 
 
 def _explain(records: Records, error: Exception, code: int) -> None:
@@ -162,6 +181,8 @@ def _prepare_libraries() -> None:
     """Settings that torch and the model libraries read when they are imported."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: the cores are shared with other services
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything comes from the bucket
+    # When imported (also by peft) it warns of a missing kernel for 4-bit weights, which nobody here has.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,15 @@ _REQUIRED: Final = (
     "tokenizer/vocab.json",
     "tokenizer/merges.txt",
 )
-# The width of the text states tells the Stable Diffusion generations apart.
-_ARCHITECTURES: Final = {768: "sd15", 1024: "sd21"}
+# The width of the text states tells the Stable Diffusion generations apart, and what they predict the two of SD2.1: one for
+# 512 px, one for 768. The other services use the same names.
+_ARCHITECTURES: Final = {
+    (768, "epsilon"): "sd15",
+    (768, "v_prediction"): "sd15",
+    (1024, "epsilon"): "sd21-512",
+    (1024, "v_prediction"): "sd21-768",
+}
+_WIDTHS: Final = (768, 1024)
 _PRECISIONS: Final = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _PREDICTION_TYPES: Final = ("epsilon", "v_prediction")
 
@@ -40,8 +47,8 @@ _PREDICTION_TYPES: Final = ("epsilon", "v_prediction")
 class BaseModel:
     """A checked Diffusers folder.
 
-    precision: number format of the UNet's file. resolution_px: what the base was made for. vae_factor: pixels per
-    latent along one axis. text_width: channels of a text state.
+    architecture: "sd15", "sd21-512" or "sd21-768". precision: number format of the UNet's file. resolution_px: what the base was made for. vae_factor: pixels per
+    latent along one axis.
     """
 
     name: str
@@ -87,7 +94,7 @@ def describe(name: str, folder: Path) -> BaseModel:
     pipeline = _json(name, folder, "model_index.json").get("_class_name")
     width = unet.get("cross_attention_dim")
     _expect(name, "model_index.json: _class_name", pipeline, ("StableDiffusionPipeline",))
-    architecture = _ARCHITECTURES[_expect(name, "unet/config.json: cross_attention_dim", width, tuple(_ARCHITECTURES))]
+    _expect(name, "unet/config.json: cross_attention_dim", width, _WIDTHS)
     _expect(name, "text_encoder/config.json: hidden_size", text.get("hidden_size"), (width,))
     _expect(name, "unet/config.json: in_channels", unet.get("in_channels"), (vae.get("latent_channels"),))
     _expect(name, "scheduler/scheduler_config.json: prediction_type", prediction_type, _PREDICTION_TYPES)
@@ -95,7 +102,7 @@ def describe(name: str, folder: Path) -> BaseModel:
     return BaseModel(
         name=name,
         folder=folder,
-        architecture=architecture,
+        architecture=_ARCHITECTURES[width, prediction_type],
         precision=_PRECISIONS[_expect(name, UNET_WEIGHTS, dtype_of(name, folder / UNET_WEIGHTS), tuple(_PRECISIONS))],
         prediction_type=str(prediction_type),
         resolution_px=int(unet.get("sample_size") or 64) * vae_factor,

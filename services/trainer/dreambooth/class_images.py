@@ -49,7 +49,7 @@ def ensure(order: Order, model: Parts, stop: StopSignal) -> Mapping[int, Sequenc
     if order.world.any(stop.is_set()):
         stop.set()
         stop.check()
-    return _load(order, prior, folder)
+    return order.world.once_a_machine("class-images", lambda: _load(order, prior, folder))
 
 
 def _about(order: Order, prior: PriorPreservation) -> dict[str, Any]:

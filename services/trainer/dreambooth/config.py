@@ -25,6 +25,22 @@ class ProgramConfig:
         minimum=1,
         maximum=64,
     )
+    nodes: int = setting(
+        "DARKROOM_NODES",
+        "machines that train together, each with DARKROOM_PROCESSES and a number of its own",
+        default=1,
+        minimum=1,
+        maximum=64,
+    )
+    node: int = setting(
+        "JOB_COMPLETION_INDEX", "number of this machine among DARKROOM_NODES, from 0", default=0, minimum=0
+    )
+    master_address: str = setting(
+        "MASTER_ADDR", "name or address of machine 0, if DARKROOM_NODES is over 1", default=""
+    )
+    master_port: int = setting(
+        "MASTER_PORT", "port of machine 0 at which they meet", default=29500, minimum=1, maximum=65535
+    )
     accept_inexact: bool = setting(
         "DARKROOM_ACCEPT_INEXACT",
         "go on from a resume point although something has changed since; the checkpoint is marked",
@@ -37,9 +53,18 @@ class ProgramConfig:
     log_format: str = setting("DARKROOM_LOG_FORMAT", "form of a log record", default="json", choices=logs.FORMATS)
 
     def problems(self) -> Iterator[str]:
-        """The rule that a type cannot state."""
+        """The rules that a type cannot state."""
         if not _RUN.fullmatch(self.run):
             yield f'DARKROOM_RUN is {self.run!r}: expected "sessions/<session>/runs/<run>"'
+        if self.nodes > 1 and not self.master_address:
+            yield f"MASTER_ADDR is not set: expected the address of machine 0, because DARKROOM_NODES is {self.nodes}"
+        if self.nodes > 1 and self.node >= self.nodes:
+            yield f"JOB_COMPLETION_INDEX is {self.node}: expected less than DARKROOM_NODES, {self.nodes}"
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that train together, on all machines."""
+        return self.nodes * self.processes
 
     @property
     def session(self) -> str:

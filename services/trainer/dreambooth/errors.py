@@ -12,6 +12,7 @@ RunFailed
   NotOurs             another run owns what this one was to write
     WriterAlive         another process is carrying out this run
     LeaseLost           another process has taken this run over
+  PartnerLost         one of the processes that train together is gone
   Stopped             SIGTERM arrived
 """
 
@@ -70,6 +71,10 @@ class WriterAlive(NotOurs):
 
 class LeaseLost(NotOurs):
     """Another process took this run over, or its record was deleted; this one may write nothing any more."""
+
+
+class PartnerLost(RunFailed):
+    """Of several processes that train together another one has ended: so does this one, and the run starts again."""
 
 
 class Stopped(RunFailed):

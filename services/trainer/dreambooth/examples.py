@@ -19,14 +19,13 @@ from dreambooth.stages import Stage
 
 @dataclass(frozen=True)
 class Example:
-    """noisy, wanted: (N, C, H, W). timesteps: (N,). weights: of the loss, (N,) or None. prompts, filenames: N each."""
+    """noisy, wanted: (N, C, H, W). timesteps: (N,). weights: of the loss, (N,) or None. prompts: N."""
 
     noisy: torch.Tensor
     wanted: torch.Tensor
     timesteps: torch.Tensor
     weights: torch.Tensor | None
     prompts: tuple[str, ...]
-    filenames: tuple[str, ...]
 
 
 class Examples:
@@ -52,7 +51,6 @@ class Examples:
             timesteps=timesteps,
             weights=loss.min_snr_weights(parts.prediction_type, schedule, timesteps, gamma) if gamma else None,
             prompts=tuple("" if is_dropped else i.prompt for i, is_dropped in zip(shown, drawn.dropped, strict=True)),
-            filenames=tuple(image.filename for image in shown),
         )
 
 

@@ -1,12 +1,13 @@
 """Exit codes, the program's only answer to who started it. They are normative: docs/exit-codes.md.
 
 0    finished, or already finished               75   the object store is away: retry
-64   environment or recipe                       77   out of memory: retry, counted
-65   images, captions, resolution, divergence    78   another run owns the checkpoint,
-66   base model missing, incomplete or unknown        or another process this run
-67   session missing or without images           143  stopped by SIGTERM
+64   environment or recipe                       76   another process of this run has ended: retry
+65   images, captions, resolution, divergence    77   out of memory: retry, counted
+66   base model missing, incomplete or unknown   78   another run owns the checkpoint,
+67   session missing or without images                or another process this run
 69   the resume point does not fit what is here now, or the machine is too small
 68   the bucket does not exist, or the store refuses the credentials or the request
+143  stopped by SIGTERM
 1    anything else, a mistake of this program: retry, counted
 """
 
@@ -23,6 +24,7 @@ from dreambooth import errors
 FINISHED: Final = 0
 UNKNOWN: Final = 1
 STORE_AWAY: Final = 75
+PARTNER_LOST: Final = 76
 OUT_OF_MEMORY: Final = 77
 STOPPED: Final = 143
 
@@ -44,6 +46,7 @@ _CODES: Final[dict[type[BaseException], int]] = {
     MemoryError: OUT_OF_MEMORY,
     artifacts_errors.ManifestInvalid: 78,
     errors.NotOurs: 78,
+    errors.PartnerLost: PARTNER_LOST,
     errors.Stopped: STOPPED,
 }
 

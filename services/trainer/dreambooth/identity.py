@@ -13,6 +13,7 @@ import torch
 
 from dreambooth import digests
 from dreambooth.dataset import TrainingImage
+from dreambooth.errors import ResumePointUnusable
 from dreambooth.inputs import Inputs
 from dreambooth.recipe import Recipe
 from dreambooth.world import World
@@ -42,6 +43,18 @@ def of(
     fixed |= {f"recipe {name}": repr(value) for name, value in recipe.record().items() if name not in _FREE}
     fixed["processes"] = str(world.size)
     return {"fixed": fixed, "machine": _machine(world)}
+
+
+def require_equal(mine: Mapping[str, Any], world: World) -> None:
+    """Make sure that all processes train on the same: machines may hold other files under the same path.
+
+    Raises ResumePointUnusable in those that differ from the one that writes.
+    """
+    if changed := differences(world.once(lambda: mine)["fixed"], mine["fixed"]):
+        raise ResumePointUnusable(
+            f"process {world.rank} of this run has not what the one that writes has: {'; '.join(changed[:20])}; "
+            "give all machines the same files and image"
+        )
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

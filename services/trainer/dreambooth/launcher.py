@@ -1,93 +1,94 @@
-"""Several processes of one run on this machine: started, told of SIGTERM, and answered by one exit code.
+"""The workers of one run on this machine: started, told of SIGTERM, and answered by one exit code.
 
 torchrun would do the same, but every failure of its children becomes exit code 1, and the codes of this program decide
-what is tried again. The children get torchrun's variables, so `world` cannot tell the difference. Several machines each
-start this with DARKROOM_NODES and MASTER_ADDR set, the number of the machine in JOB_COMPLETION_INDEX.
+what is tried again. What a worker does is in `workers`.
+
+The leader is the worker with the lowest rank of this machine; on the first machine it is the one that writes the run. It
+notices by itself if another one is gone, and may still have something to save. The others have nothing to lose: they are
+killed as soon as the leader has ended.
+
+Several machines each start this program with the same DARKROOM_NODES, DARKROOM_PROCESSES and MASTER_ADDR, and the number
+of the machine in JOB_COMPLETION_INDEX, as the pods of an Indexed Job have it.
 """
 
 import os
-import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from dreambooth import exits
+from dreambooth import exits, workers
+from dreambooth.config import ProgramConfig
 from dreambooth.exits import StopSignal
 
-_PORT_OF_SEVERAL_MACHINES = 29500
-_POLL_SECONDS = 0.1
-_END_SECONDS = 30.0
+_POLL_SECONDS: Final = 0.1
+_LEADER_SECONDS: Final = 120.0  # in which the leader notices that another worker is gone
+
+Child = subprocess.Popen[bytes]
 
 
-def is_worker() -> bool:
-    """Whether this process is one of several already."""
-    return "RANK" in os.environ
+def run(config: ProgramConfig, arguments: Sequence[str], stop: StopSignal) -> int:
+    """Start the workers of this machine, wait for their end and return the program's exit code."""
+    children: list[Child] = []
+    with tempfile.TemporaryDirectory(prefix="dreambooth-") as folder:
+        try:
+            children.extend(_start(arguments, variables) for variables in _variables(config, folder))
+            return _code(_ends(children, stop))
+        finally:
+            _kill(children)
 
 
-def rank() -> int:
-    """Number of this process among all of the run."""
-    return int(os.environ.get("RANK", "0"))
+def _variables(config: ProgramConfig, folder: str) -> list[dict[str, str]]:
+    """What each worker finds in its environment beside what is there already."""
+    shared = {
+        workers.LAUNCHER: str(os.getpid()),
+        workers.FOLDER: folder,
+        "WORLD_SIZE": str(config.num_workers),
+        "LOCAL_WORLD_SIZE": str(config.processes),
+        "MASTER_PORT": str(config.master_port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, _num_cores() // config.processes)),
+    }
+    if config.nodes == 1 and sys.platform == "linux":
+        shared["GLOO_SOCKET_IFNAME"] = "lo"  # nothing to do on the network
+    first = config.node * config.processes
+    return [{**shared, "RANK": str(first + local), "LOCAL_RANK": str(local)} for local in range(config.processes)]
 
 
-def run(processes: int, arguments: Sequence[str], stop: StopSignal) -> int:
-    """Start the processes and wait. The first failure ends the others and is the result."""
-    children = [
-        subprocess.Popen([sys.executable, "-m", "dreambooth", *arguments], env={**os.environ, **variables})
-        for variables in _variables(processes)
-    ]
-    told = False
-    while True:
-        codes = [child.poll() for child in children]
+def _start(arguments: Sequence[str], variables: Mapping[str, str]) -> Child:
+    return subprocess.Popen([sys.executable, "-m", "dreambooth", *arguments], env={**os.environ, **variables})
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _ends(children: Sequence[Child], stop: StopSignal) -> list[int]:
+    """Wait until the leader has ended: its exit status, then those of the others that ended by themselves."""
+    leader, *others = children
+    told, deadline = False, float("inf")
+    while leader.poll() is None and time.monotonic() < deadline:
         if stop.is_set() and not told:
             told = True
             for child in children:
                 child.terminate()
-        failed = [code for code in codes if code not in (None, 0)]
-        if (failed and not told) or all(code is not None for code in codes):
-            _end(children)
-            return _shell_code(_telling(failed)) if failed else exits.FINISHED
+        if any(other.poll() for other in others):
+            deadline = min(deadline, time.monotonic() + _LEADER_SECONDS)
         time.sleep(_POLL_SECONDS)
+    of_leader = exits.PARTNER_LOST if leader.returncode is None else leader.returncode
+    return [of_leader, *(other.returncode for other in others if other.poll() is not None)]
 
 
-def _variables(processes: int) -> list[dict[str, str]]:
-    nodes, node = int(os.environ.get("DARKROOM_NODES", "1")), int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
-    alone = nodes == 1
-    shared = {
-        "WORLD_SIZE": str(nodes * processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1" if alone else os.environ["MASTER_ADDR"],
-        "MASTER_PORT": str(_free_port() if alone else _PORT_OF_SEVERAL_MACHINES),
-    }
-    first = node * processes if not alone else 0
-    return [{**shared, "RANK": str(first + local), "LOCAL_RANK": str(local)} for local in range(processes)]
+def _code(ends: Sequence[int]) -> int:
+    """The program's exit code: the leader's, unless that only says that another worker had ended."""
+    codes = [end if end >= 0 else 128 - end for end in ends]
+    telling = [code for code in codes if code not in (exits.FINISHED, exits.PARTNER_LOST)]
+    return codes[0] if codes[0] == exits.FINISHED or not telling else telling[0]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _telling(codes: Sequence[int]) -> int:
-    """Of several failures the one that says most: a process whose partner died only knows that it died."""
-    return next((code for code in codes if code not in (exits.UNKNOWN,) and code > 0), codes[0])
-
-
-def _shell_code(code: int) -> int:
-    return code if code >= 0 else 128 - code
-
-
-def _end(children: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Ask those that still run to end, then end them: without its partners a process waits for ever."""
+def _kill(children: Sequence[Child]) -> None:
     for child in children:
-        if child.poll() is None:
-            child.terminate()
-    deadline = time.monotonic() + _END_SECONDS
+        child.kill()
     for child in children:
-        try:
-            child.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        child.wait()

@@ -65,7 +65,8 @@ def train(
             raise Diverged(f"{stage.name} step {step}: the fp16 gradients overflow at every scale; use bf16 or fp32")
         state.advance()
         seconds = time.monotonic() - began
-        facts = StepFacts(stage.name, step, stage.num_steps, rates, outcome.filenames, seconds, outcome.wait_seconds)
+        shown = material.source.filenames(step)
+        facts = StepFacts(stage.name, step, stage.num_steps, rates, shown, seconds, outcome.wait_seconds)
         losses.add(facts, outcome.loss, outcome.of_each)
         after_step(step)
     losses.finish()
@@ -73,11 +74,10 @@ def train(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """loss: mean over all micro-steps and processes. of_each: of this process's pictures, as `filenames`."""
+    """loss: mean over all micro-steps and processes. of_each: of the pictures of all processes."""
 
     loss: torch.Tensor
     of_each: torch.Tensor
-    filenames: tuple[str, ...]
     wait_seconds: float
 
 
@@ -88,7 +88,6 @@ def _gradients(
     world, num_micro = material.world, material.source.num_micro(step)
     total: list[torch.Tensor] = []
     of_each: list[torch.Tensor] = []
-    filenames: list[str] = []
     waited = 0.0
     for drawn in material.source.micro_steps(step):
         _check(world, stop, state)
@@ -101,11 +100,9 @@ def _gradients(
         state.optimizer.backward(value / num_micro)
         total.append(value.detach())
         of_each.append(loss.of_each(prediction.detach(), example.wanted))
-        filenames += example.filenames
     mean = torch.stack(total).mean() if len(total) > 1 else total[0]
-    if world.size > 1:
-        world.average([*state.optimizer.gradients(), mean])
-    return _Outcome(mean, torch.cat(of_each), tuple(filenames), waited)
+    world.average([*state.optimizer.gradients(), mean])
+    return _Outcome(mean, world.gather(torch.cat(of_each)), waited)
 
 
 def _predict(material: Material, contexts: Contexts, example: Example) -> torch.Tensor:

@@ -83,8 +83,8 @@ def _kohya(settings: Lora, about: Manifest) -> dict[str, str]:
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(settings.rank),
         "ss_network_alpha": str(settings.alpha),
-        "ss_base_model_version": _KOHYA_VERSIONS[about.architecture] + ("_v" if is_v else ""),
-        "ss_v2": str(about.architecture == "sd21"),
+        "ss_base_model_version": _KOHYA_VERSIONS[_family(about)] + ("_v" if is_v else ""),
+        "ss_v2": str(_family(about) == "sd21"),
         "ss_sd_model_name": about.base_model,
         "ss_resolution": f"({about.resolution}, {about.resolution})",
         "ss_output_name": about.id,
@@ -97,9 +97,14 @@ def _modelspec(about: Manifest) -> dict[str, str]:
     families = _MODELSPEC_V_FAMILIES if is_v else _MODELSPEC_FAMILIES
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{families[about.architecture]}/lora",
+        "modelspec.architecture": f"{families[_family(about)]}/lora",
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
         "modelspec.title": about.title or about.id,
         "modelspec.resolution": f"{about.resolution}x{about.resolution}",
         "modelspec.prediction_type": "v" if is_v else "epsilon",
     }
+
+
+def _family(about: Manifest) -> str:
+    """ "sd21" for "sd21-512" and "sd21-768"."""
+    return about.architecture.split("-")[0]

@@ -24,7 +24,7 @@ class LossReader:
         self._waiting: deque[tuple[StepFacts, torch.Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, facts: StepFacts, loss: torch.Tensor, of_each: torch.Tensor) -> None:
-        """Take the loss (a scalar) of the newest step and the error of each picture of this process, as
+        """Take the loss (a scalar) of the newest step and the error of each of its pictures, as
         `facts.filenames`. Raises Diverged for one that arrived and is not finite."""
         numbers = torch.cat([loss.detach().reshape(1), of_each])
         self._waiting.append((facts, *_sent_home(numbers)))

@@ -30,6 +30,13 @@ class PixelFile:
         self._mapped: mmap.mmap | None = None
         path.write_bytes(b"")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For the other processes of this machine, which read the same file."""
+        return {**self.__dict__, "_lock": None, "_mapped": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "_lock": threading.Lock()})
+
     def add(self, pixels: np.ndarray) -> "StoredPixels":
         """Write an array of bytes; the result reads the same ones from the file."""
         with self._lock:

@@ -1,34 +1,41 @@
-"""What a run is going to do, said before its first step: steps, epochs, images, settings, memory.
+"""What a run is going to do, said before its first step: steps, images, settings, memory, time.
 
-`training` calls it; `Plan.sentences` are for people and go into the records.
+`training` calls it; `Plan.sentences` are for people and go into the records. A run that cannot fit ends here.
 """
 
-import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
-from torch import nn
 
-from dreambooth import stages, text
+from dreambooth import available, case, cheaper, device_peaks, memory, rehearsal, stages, text
+from dreambooth.case import Case
+from dreambooth.errors import MemoryTooSmall
+from dreambooth.memory import Prediction
 from dreambooth.order import Order
 from dreambooth.parts import Parts
 from dreambooth.recipe import Recipe
 from dreambooth.stages import Stage
 
-_FP32_BYTES = 4
-_ADAMW_BYTES = 12  # gradient and two moments of each trained weight
-_BF16_SHARE = 0.6  # of the fp32 activations; norms and the loss stay in fp32
+# Predictions are not exact: a run is refused only if it would not fit with this share of what was predicted.
+_REFUSED_SHARE: Final = 0.9
+_MIN_STEPS: Final = 20  # of a run whose time is worth a rehearsal
+_STAGED_COPIES: Final = 3  # of the state, which `Saver` may have on the disk at one time
 
 
 @dataclass(frozen=True)
 class Plan:
-    """sentences: for a person. memory_bytes: predicted peak. available_bytes: what the device has free now."""
+    """sentences: for a person. memory_bytes: predicted peak. available_bytes: what this process may hold in all.
+    flops_share: arithmetic of a step over what the device does in a second, by stage; empty where that is unknown.
+    seconds: of all steps, without encoding images, sampling and saving; None if nothing was timed."""
 
     sentences: tuple[str, ...]
     memory_bytes: int
     available_bytes: int
     flops_share: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
 
     @property
     def is_tight(self) -> bool:
@@ -36,25 +43,28 @@ class Plan:
         return self.memory_bytes > self.available_bytes
 
 
-def make(order: Order, parts: Parts) -> Plan:
-    """The plan of this run on this device."""
-    recipe, inputs = order.recipe, order.inputs
-    base, num_images = inputs.base, inputs.num_images
-    images_per_step = recipe.batch_size * recipe.gradient_accumulation_steps * order.world.size
-    parts_of_work = [
-        f"{stage.name.replace('_', ' ')}: {stage.num_steps} steps from {_peak(stage):g}, "
-        f"{stage.num_steps * images_per_step / num_images:.1f} passes over the images"
-        for stage in stages.of(recipe)
-    ]
-    edge_px = max(inputs.edges_px.values())
-    memory_bytes, available_bytes = _memory(recipe, parts, edge_px), _available(parts.device)
+def make(order: Order, parts: Parts, available_bytes: int | None = None) -> Plan:
+    """The plan of this run on this device, for all processes at the same time. The modules are left as they were.
+
+    available_bytes: in place of what `available` finds. Raises MemoryTooSmall, in all processes if in one.
+    """
+    order.world.any(False)  # the others have loaded their weights too
+    if available_bytes is None:
+        available_bytes = available.of(parts.device, memory.loaded_bytes(parts))
+    training = case.of(order, parts)
+    predicted = memory.predict(training)
+    _refuse(order, training, predicted, available_bytes)
+    seconds = _seconds(order.recipe, parts, training)
     sentences = (
-        f"{num_images} images at {edge_px} px, batch {recipe.batch_size}, {recipe.precision} on {parts.device.type}; "
-        f"base {base.name} ({base.architecture}, {base.prediction_type})",
-        "; ".join(parts_of_work),
-        f"memory: about {memory_bytes / 2**20:,.0f} MiB needed, {available_bytes / 2**20:,.0f} MiB free",
+        _what(order, parts),
+        _update(order),
+        "; ".join(_stage(order, stage) for stage in stages.of(order.recipe)),
+        _resume_points(order.recipe, seconds),
+        f"memory: about {_mib(predicted.num_bytes)} needed ({predicted.moment}), {_mib(available_bytes)} there",
+        f"the steps alone take about {spoken(seconds)}" if seconds else "",
     )
-    return Plan(sentences, memory_bytes, available_bytes)
+    told = tuple(sentence for sentence in sentences if sentence)
+    return Plan(told, predicted.num_bytes, available_bytes, _flops_share(training, predicted), seconds)
 
 
 def announce(intended: Plan, order: Order, parts: Parts) -> None:
@@ -63,47 +73,115 @@ def announce(intended: Plan, order: Order, parts: Parts) -> None:
         order.message(sentence)
     if intended.is_tight:
         order.message("the memory may not be enough: lower the batch size or the resolution", "warning")
+    if order.world.writes:
+        _warn_about_disk(order, parts)
     shown = [image.prompt for image in next(iter(order.inputs.images.values()))]
     text.warn_about_length(parts, [*shown, *order.recipe.sample_prompts], lambda said: order.message(said, "warning"))
     for prompt in dict.fromkeys(shown):
         order.message(f"prompt: {prompt}")
 
 
-def _peak(stage: Stage) -> float:
-    return max(rates.settings.learning_rate for rates in stage.rates.values())
+def spoken(seconds: float) -> str:
+    """A length of time in its two largest units: "45 s", "3 min 20 s", "2 h 5 min"."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
-def _memory(recipe: Recipe, parts: Parts, edge_px: int) -> int:
-    weights = sum(_count(module) for module in (parts.text_encoder, parts.unet, parts.vae)) * _FP32_BYTES
-    trained = max(sum(_count(parts.module(name)) for name in stage.rates) for stage in stages.of(recipe)) * _ADAMW_BYTES
-    share = _BF16_SHARE if recipe.precision == "bf16" else 1.0
-    return weights + trained + int(_activations(parts, recipe.batch_size, edge_px) * share)
+def _refuse(order: Order, training: Case, predicted: Prediction, available_bytes: int) -> None:
+    is_too_small = predicted.num_bytes * _REFUSED_SHARE > available_bytes
+    if not order.world.any(is_too_small):
+        return
+    if not is_too_small:
+        raise MemoryTooSmall("another process of this run has too little memory; its log says what would fit")
+    found = cheaper.find(training, available_bytes)
+    advice = f"{found.changes} needs about {_mib(found.num_bytes)}" if found else "no setting of the recipe would fit"
+    raise MemoryTooSmall(
+        f"this training needs about {_mib(predicted.num_bytes)} ({predicted.moment}), and {_mib(available_bytes)} are "
+        f"there on {training.parts.device.type}: {advice}; a lower resolution needs less too"
+    )
 
 
-def _activations(parts: Parts, batch_size: int, edge_px: int) -> int:
-    """Bytes that the UNet's forward pass keeps for the backward pass, counted on the meta device: no arithmetic."""
-    config = parts.unet.config
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with torch.device("meta"):
-        twin = type(parts.unet).from_config(config)
-        latents = torch.empty(parts.latent_shape(batch_size, edge_px))
-        states = torch.empty(batch_size, 77, config.cross_attention_dim)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            twin(latents, torch.zeros(batch_size, dtype=torch.long), states)
-    own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
+def _what(order: Order, parts: Parts) -> str:
+    recipe, inputs, base = order.recipe, order.inputs, order.inputs.base
+    edges = " and ".join(str(edge_px) for edge_px in dict.fromkeys(inputs.edges_px.values()))
+    of_class = f" and {recipe.prior_preservation.num_class_images} class images" if recipe.prior_preservation else ""
+    return (
+        f"{inputs.num_images} images{of_class} at {edges} px, batch {recipe.batch_size}, {recipe.precision} on "
+        f"{parts.device.type}; base {base.name} ({base.architecture}, {base.prediction_type})"
+    )
 
 
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _update(order: Order) -> str:
+    recipe, size = order.recipe, order.world.size
+    said = [f"optimizer {recipe.optimizer}", f"stages {recipe.stages}"]
+    said.append(f"LoRA of rank {recipe.lora.rank}" if recipe.lora else "all weights")
+    if recipe.gradient_checkpointing:
+        said.append("gradient checkpointing")
+    micro = recipe.gradient_accumulation_steps
+    return (
+        f"{_images_per_step(order)} images an update ({recipe.batch_size} x {micro} micro-steps x {size} "
+        f"{'process' if size == 1 else 'processes'}); {', '.join(said)}"
+    )
 
 
-def _available(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _stage(order: Order, stage: Stage) -> str:
+    passes = stage.num_steps * _images_per_step(order) / order.inputs.num_images
+    rate = max(rates.settings.learning_rate for rates in stage.rates.values())
+    return (
+        f"{stage.name.replace('_', ' ')}: {stage.num_steps} steps from {rate:g}, {passes:.1f} passes over the images "
+        f"at {order.inputs.edges_px[stage.name]} px"
+    )
+
+
+def _images_per_step(order: Order) -> int:
+    return order.recipe.batch_size * order.recipe.gradient_accumulation_steps * order.world.size
+
+
+def _resume_points(recipe: Recipe, seconds: float | None) -> str:
+    every, minutes = recipe.resume_point_every_steps, recipe.resume_point_every_minutes
+    lengths = [stage.num_steps for stage in stages.of(recipe)]
+    at_least = sum(-(-length // every) if every else 1 for length in lengths)
+    by_time = int((seconds or 0) // (60 * minutes)) + len(lengths)
+    by_steps = f"every {every} steps, " if every else ""
+    return f"resume points: about {max(at_least, by_time)} ({by_steps}every {minutes} minutes, at the end of a stage)"
+
+
+def _seconds(recipe: Recipe, parts: Parts, training: Case) -> float | None:
+    if recipe.num_steps < _MIN_STEPS:
+        return None
+    return sum(
+        stage.num_steps * rehearsal.step_seconds(recipe, parts, stage, training.cuts[stage.name])
+        for stage in stages.of(recipe)
+    )
+
+
+def _flops_share(training: Case, predicted: Prediction) -> dict[str, float]:
+    """Empty on a device whose peak is not known. What gradient checkpointing computes again is not counted."""
+    recipe, device = training.recipe, training.parts.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peak = device_peaks.flops_per_second(name, recipe.precision)
+    if not peak:
+        return {}
+    if recipe.gradient_checkpointing:
+        predicted = memory.predict(replace(training, recipe=replace(recipe, gradient_checkpointing=False)))
+    return {stage: flops * recipe.gradient_accumulation_steps / peak for stage, flops in predicted.micro_flops.items()}
+
+
+def _warn_about_disk(order: Order, parts: Parts) -> None:
+    needed = _STAGED_COPIES * memory.state_bytes(order.recipe, parts)
+    free = shutil.disk_usage(order.scratch).free
+    if free < needed:
+        order.message(
+            f"resume points are staged in {order.scratch}: up to {_mib(needed)}, and {_mib(free)} are free there; "
+            "points for which there is no room are left out",
+            "warning",
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

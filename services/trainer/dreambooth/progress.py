@@ -20,7 +20,7 @@ _RATE_STEPS = 50
 @dataclass(frozen=True)
 class StepFacts:
     """What is known of a step when it is issued. rates: learning rate of each module that trains. filenames: the images
-    of this process's batches. seconds: of the whole step, of which wait_seconds were spent on making its examples."""
+    of the batches of all processes. seconds: of the whole step, of which wait_seconds were spent on making its examples."""
 
     stage: str
     step: int

@@ -37,6 +37,7 @@ class ReferenceSource:
         self._generator = torch.Generator().manual_seed(recipe.seed)
         self._steps = self._all_steps()
         self._step = 0
+        self._shown: list[Drawn] = []
 
     def num_micro(self, step: int) -> int:
         """The same for every step, those that an epoch's end cuts short too."""
@@ -44,12 +45,16 @@ class ReferenceSource:
 
     def micro_steps(self, step: int) -> Iterator[Drawn]:
         """The micro-steps of the step; those of skipped steps are drawn and dropped."""
-        if step <= self._step:
+        if step < self._step:
             raise ValueError(f"step {step} was drawn already: the order of the reference has no way back")
         while self._step < step:
-            drawn = next(self._steps)
+            self._shown = next(self._steps)
             self._step += 1
-        yield from drawn
+        yield from self._shown
+
+    def filenames(self, step: int) -> tuple[str, ...]:
+        """Of the newest step."""
+        return tuple(self._images.every[view.index].filename for drawn in self._shown for view in drawn.views)
 
     def _all_steps(self) -> Iterator[list[Drawn]]:
         for _ in count():

@@ -36,7 +36,8 @@ class Resuming:
         self.inexact = False
         self._saver: Saver | None = None
         self._saved = time.monotonic()
-        self.found = self._find()
+        self.found = order.world.once(self._find)
+        order.world.share_files(self.folder)
         self._newest = self.found.position if self.found else None
         if self.found:
             self._compare(self.found)
@@ -47,6 +48,13 @@ class Resuming:
         every = recipe.resume_point_every_steps
         minutes = (time.monotonic() - self._saved) / 60
         return (every > 0 and step % every == 0) or minutes >= recipe.resume_point_every_minutes
+
+    def check(self) -> None:
+        """Raise LeaseLost, or what the store refused for good, as soon as it is known. Never waits."""
+        if self._order.lease:
+            self._order.lease.check()
+        if self._saver:
+            self._saver.check()
 
     def save(self, position: Position, progress: Mapping[str, Any], stage: Callable[[Path], None]) -> None:
         """Copy the state and let it be uploaded. Raises LeaseLost and what the store refused for good."""
@@ -83,7 +91,7 @@ class Resuming:
             staging = order.scratch / "staging"
             staging.mkdir(exist_ok=True)
             self._saver = Saver(points, staging, order.message, order.records.flush, self._published)
-        return order.world.share(found, self.folder)
+        return found
 
     def _compare(self, found: ResumePoint) -> None:
         order, before = self._order, found.about["identity"]

@@ -41,6 +41,9 @@ class Source(Protocol):
     def num_micro(self, step: int) -> int:
         """By how many micro-steps the gradient of a step is divided, over this process."""
 
+    def filenames(self, step: int) -> tuple[str, ...]:
+        """The images of the step that was asked for last, over all processes in order of their ranks."""
+
 
 class CounterSource:
     """Every draw by its name; steps may be asked for in any order."""
@@ -58,13 +61,26 @@ class CounterSource:
 
     def micro_steps(self, step: int) -> Iterator[Drawn]:
         """With several processes, every `size`-th from this one's rank on."""
-        total = self._recipe.gradient_accumulation_steps * self._world.size
-        for micro_step in range(self._world.rank, total, self._world.size):
-            yield self._drawn(step, micro_step, total)
+        for micro_step in self._share(self._world.rank):
+            yield self._drawn(step, micro_step)
 
-    def _drawn(self, step: int, micro: int, total: int) -> Drawn:
-        draws, recipe = self._draws, self._recipe
-        views = batches.views(draws, self._images, recipe, step, micro, total)
+    def filenames(self, step: int) -> tuple[str, ...]:
+        """Of any step."""
+        order = [micro for rank in range(self._world.size) for micro in self._share(rank)]
+        return tuple(self._images.every[view.index].filename for micro in order for view in self._views(step, micro))
+
+    @property
+    def _total(self) -> int:
+        return self._recipe.gradient_accumulation_steps * self._world.size
+
+    def _share(self, rank: int) -> range:
+        return range(rank, self._total, self._world.size)
+
+    def _views(self, step: int, micro: int) -> tuple[View, ...]:
+        return batches.views(self._draws, self._images, self._recipe, step, micro, self._total)
+
+    def _drawn(self, step: int, micro: int) -> Drawn:
+        draws, recipe, views = self._draws, self._recipe, self._views(step, micro)
         shape = self._parts.latent_shape(len(views), *self._images.every[views[0].index].cut)
         noise = draws.normal(step, purposes.NOISE, shape, micro)
         if recipe.offset_noise:

@@ -17,17 +17,21 @@ from dreambooth.work import Work
 def run(order: Order, stop: StopSignal) -> None:
     """Train and publish. Raises RunFailed and ArtifactError; `exits` knows what they mean."""
     began = time.monotonic()
-    recipe, inputs = order.recipe, order.inputs
-    model = parts.load(inputs.base, order.world.device)
+    recipe, inputs, world = order.recipe, order.inputs, order.world
+    model = parts.load(inputs.base, world.device)
     if recipe.lora:
         lora.attach(model, recipe.lora, recipe.seed)
-    intended = plan.make(order, model)
+    # Only by the process that writes: others see other amounts of free memory, and all have to decide alike.
+    intended = world.once(lambda: plan.make(order, model))
     plan.announce(intended, order, model)
     made = class_images.ensure(order, model, stop)
-    with Resuming(order, identity.of(recipe, inputs, made, order.world)) as resuming:
+    is_same = identity.of(recipe, inputs, made, world)
+    identity.require_equal(is_same, world)
+    with Resuming(order, is_same) as resuming:
         work = Work(order, model, made, resuming, intended, stop)
         state = work.train()
     if order.lease is not None:
         metrics = publish.stage_metrics(work.progress) | {"images": inputs.num_images, "steps": recipe.num_steps}
         metrics |= {"seconds": round(time.monotonic() - began, 1), "inexact": resuming.inexact}
         publish.publish(Checkpoints(order.store), order, model, state, metrics, stop)
+    world.leave()

@@ -76,6 +76,7 @@ class Work:
             resume()
 
         def after_step(step: int) -> None:
+            self._resuming.check()
             if is_sample_due(order.recipe, stage, step, is_last_stage=stage is self._stages[-1]):
                 self._sample(stage, state)
             if step == stage.num_steps or self._resuming.is_due(step):

@@ -1,29 +1,51 @@
 """The processes that train one run together, data parallel: each takes its share of a step's micro-steps.
 
-One process is the usual case and needs nothing of this. Several find each other through the variables of torchrun
-(RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), set by `launcher`; accelerate opens the group. Only the first
-process writes: records, samples, resume points, the checkpoint.
+One process is the usual case and needs nothing of this. Several are workers of a launcher (see `workers`); accelerate
+opens their group. Only the first one writes: records, samples, resume points, the checkpoint.
+
+Gradients and losses travel between the devices (NCCL between GPUs, gloo between CPUs). Everything else goes over a
+second group, always gloo: it makes no GPU wait, and it has the patience for what one process does while the others wait.
 """
 
 import os
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
+from torch import distributed
+from torch.distributed import FileStore, Store, TCPStore  # type: ignore[attr-defined] # public, but not in __all__
+
+from dreambooth.errors import PartnerLost, RecipeInvalid
+from dreambooth.workers import Place
 
 _CHUNK_BYTES: Final = 64 * 1024**2
+# The longest that one process lets the others wait, drawing samples or class images. A process that ends is noticed at once; this
+# is for a machine that vanishes without a word.
+_PATIENCE: Final = timedelta(hours=2)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all. rank: 0 is the one that writes. size: number of processes."""
+    """This process among all. rank: 0 is the one that writes. size: number of processes. local_*: of this machine's.
+
+    folder: shared by the processes of this machine; control: the group for everything but gradients; both None for a
+    single process. All methods but the properties are called by all processes in the same order, and raise PartnerLost
+    if one of them is gone.
+    """
 
     rank: int
     size: int
     device: torch.device
+    local_rank: int = 0
+    local_size: int = 1
+    folder: Path | None = None
+    control: Any = None
 
     @property
     def writes(self) -> bool:
@@ -31,54 +53,142 @@ class World:
         return self.rank == 0
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace each tensor by its mean over all processes, summed in one message."""
-        if self.size == 1 or not tensors:
+        """Replace each fp32 tensor by its mean over all processes."""
+        if self.size == 1:
             return
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        torch.distributed.all_reduce(flat)
-        flat /= self.size
-        for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(mean.view_as(tensor))
+        for some in _in_chunks(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in some])
+            with _together():
+                distributed.all_reduce(flat)
+            flat /= self.size
+            for tensor, mean in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
+                tensor.copy_(mean.view_as(tensor))
+
+    def gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The numbers of all processes in order of their ranks. numbers: 1-dimensional, as many in every process."""
+        if self.size == 1:
+            return numbers
+        gathered = numbers.new_zeros(self.size, len(numbers))
+        gathered[self.rank] = numbers
+        with _together():
+            distributed.all_reduce(gathered)
+        return gathered.view(-1)
 
     def any(self, flag: bool) -> bool:
         """Whether any process says yes: all get the same answer."""
         if self.size == 1:
             return flag
-        said = torch.tensor([float(flag)], device=self.device)
-        torch.distributed.all_reduce(said)
+        said = torch.tensor([float(flag)])
+        with _together():
+            distributed.all_reduce(said, group=self.control)
         return bool(said.item() > 0)
 
-    def share(self, value: T, folder: Path) -> T:
-        """The writer's value and the files of its folder, in all processes."""
+    def once(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the process that writes, in all processes."""
         if self.size == 1:
-            return value
-        names = sorted(path.name for path in folder.iterdir()) if self.writes and folder.is_dir() else []
-        shared: list[Any] = [value, names]
-        torch.distributed.broadcast_object_list(shared, device=self.device)
-        for name in shared[1]:
-            self._share_file(folder / name)
-        result: T = shared[0]
+            return make()
+        made: list[Any] = [make() if self.writes else None]
+        with _together():
+            distributed.broadcast_object_list(made, group=self.control)
+        result: T = made[0]
         return result
 
+    def share_files(self, folder: Path) -> None:
+        """The files of the writer's folder, on all machines. folder: its place on this machine, for all of its processes."""
+        if self.size == self.local_size:
+            return
+        for name in self.once(lambda: [path.name for path in folder.iterdir()] if folder.is_dir() else []):
+            self._share_file(folder / name)
+        self.any(False)  # the files of this machine are complete only when its first process is here, too
+
+    def once_a_machine(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process of this machine, in all of its processes. name: unique in the run."""
+        if self.size == 1 or self.folder is None:
+            return make()
+        file = self.folder / f"{name}.pickle"
+        if self.local_rank == 0:
+            made = make()
+            file.write_bytes(pickle.dumps(made))
+            self.any(False)
+            return made
+        self.any(False)
+        result: T = pickle.loads(file.read_bytes())
+        return result
+
+    def leave(self) -> None:
+        """Part at the end of the run: the others wait for the writer, so that they are there if it has to start again."""
+        if self.size == 1:
+            return
+        with suppress(PartnerLost) if self.writes else nullcontext():  # the writer's work is done
+            self.any(False)
+        distributed.destroy_process_group()
+
     def _share_file(self, path: Path) -> None:
-        size = [path.stat().st_size if self.writes else 0]
-        torch.distributed.broadcast_object_list(size, device=self.device)
+        size = self.once(lambda: path.stat().st_size)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("rb" if self.writes else "wb") as file:
-            for offset in range(0, size[0], _CHUNK_BYTES):
-                length = min(_CHUNK_BYTES, size[0] - offset)
+        keeps = self.local_rank == 0
+        with open(path if keeps else os.devnull, "rb" if self.writes else "wb") as file:
+            for offset in range(0, size, _CHUNK_BYTES):
+                length = min(_CHUNK_BYTES, size - offset)
                 chunk = torch.frombuffer(bytearray(file.read(length) if self.writes else length), dtype=torch.uint8)
-                chunk = chunk.to(self.device)
-                torch.distributed.broadcast(chunk, 0)
+                with _together():
+                    distributed.broadcast(chunk, 0, group=self.control)
                 if not self.writes:
-                    file.write(chunk.cpu().numpy().tobytes())
+                    file.write(chunk.numpy().data)
 
 
-def join() -> World:
-    """Join the group that the environment describes; alone if it describes none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def join(place: Place | None) -> World:
+    """Meet the other processes, those that this machine's launcher and others' have started. place: None for one alone.
+
+    Raises PartnerLost if they do not come, RecipeInvalid for more processes than GPUs.
+    """
+    if place is None:
         return World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
-    return World(state.process_index, state.num_processes, state.device)
+    num_gpus = torch.cuda.device_count()
+    if 0 < num_gpus < place.local_size:
+        raise RecipeInvalid((f"DARKROOM_PROCESSES is {place.local_size}, but this machine has {num_gpus} GPUs",))
+    with _together():
+        state = PartialState(
+            cpu=num_gpus == 0,
+            backend="nccl" if num_gpus else "gloo",
+            store=_store(place),
+            rank=place.rank,
+            world_size=place.size,
+        )
+        control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    # accelerate's "cpu:0" is no place that a file of torch can be loaded to.
+    device = state.device if num_gpus else torch.device("cpu")
+    return World(place.rank, place.size, device, place.local_rank, place.local_size, place.folder, control)
+
+
+def _store(place: Place) -> Store:
+    """Where they exchange their addresses: a file on one machine, which needs no port."""
+    if place.master is None:
+        return FileStore(str(place.meeting_file), place.size)
+    return TCPStore(*place.master, place.size, place.rank == 0, _PATIENCE, wait_for_workers=False)
+
+
+def _in_chunks(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """One message for many small tensors, and not one for all: that would need the memory of all gradients again."""
+    chunk: list[torch.Tensor] = []
+    size_bytes = 0
+    for tensor in tensors:
+        chunk.append(tensor)
+        size_bytes += tensor.nbytes
+        if size_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise PartnerLost(f"another process of this run has ended or cannot be reached: {error}") from error

@@ -24,8 +24,14 @@ _WEIGHTS = (_UNET, "text_encoder/model.safetensors", "vae/diffusion_pytorch_mode
 _CONFIGS = ("unet/config.json", "text_encoder/config.json", "vae/config.json", "scheduler/scheduler_config.json")
 _REQUIRED = (*_CONFIGS, *_WEIGHTS, "tokenizer/vocab.json", "tokenizer/merges.txt")
 _MAX_CONFIG_BYTES = 1024 * 1024
-# Width of the text encoder's output, by which the versions of Stable Diffusion differ.
-_ARCHITECTURES = {768: "sd15", 1024: "sd21"}
+# Width of the text encoder's output, by which the versions of Stable Diffusion differ; by what they predict, the two of SD2.1.
+_ARCHITECTURES = {
+    (768, "epsilon"): "sd15",
+    (768, "v_prediction"): "sd15",
+    (1024, "epsilon"): "sd21-512",
+    (1024, "v_prediction"): "sd21-768",
+}
+_WIDTHS = (768, 1024)
 _DTYPES = ("F32", "F16", "BF16")
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
 
@@ -34,7 +40,8 @@ _PREDICTION_TYPES = ("epsilon", "v_prediction")
 class BaseModel:
     """One entry of the registry.
 
-    source: absolute folder, or a prefix of the bucket such as "models/sd15-tiny". native_px: edge it was trained at.
+    source: absolute folder, or a prefix of the bucket such as "models/sd15-tiny". architecture: "sd15", "sd21-512" or
+    "sd21-768". native_px: edge it was trained at.
     multiple_px: edges must be multiples of this, so that every level of the UNet halves evenly.
     """
 
@@ -106,14 +113,14 @@ def describe(name: str, files: Files) -> BaseModel:
         native_px, width = int(unet.get("sample_size") or 64) * vae_factor, unet["cross_attention_dim"]
     except (KeyError, TypeError, ValueError) as error:
         raise BaseModelUnsupported(name, f"unet/config.json or vae/config.json lacks {error}") from error
-    if width not in _ARCHITECTURES:
-        raise BaseModelUnsupported(name, f"its text encoder is {width} wide; known are {list(_ARCHITECTURES)}")
+    if width not in _WIDTHS:
+        raise BaseModelUnsupported(name, f"its text encoder is {width} wide; known are {list(_WIDTHS)}")
     _expect(name, "hidden_size of text_encoder/config.json", text.get("hidden_size"), width)
     _expect(name, "in_channels of unet/config.json", unet.get("in_channels"), vae.get("latent_channels"))
     prediction_type = scheduler.get("prediction_type", "epsilon")
     _expect(name, "prediction_type of scheduler/scheduler_config.json", prediction_type, *_PREDICTION_TYPES)
     _check_weights(name, files, sizes, width)
-    return BaseModel(name, files.source, _ARCHITECTURES[width], native_px, vae_factor * unet_factor)
+    return BaseModel(name, files.source, _ARCHITECTURES[width, prediction_type], native_px, vae_factor * unet_factor)
 
 
 def _check_weights(name: str, files: Files, sizes: Mapping[str, int], width: int) -> None:

@@ -279,7 +279,7 @@ class RunElsewhere(TrainerError):
     """The run belongs to another machine. Fields: run, owner."""
 
     def __init__(self, run: str, owner: str) -> None:
-        super().__init__(f"{run} is executed by {owner}, and can be resumed only there: ask the trainer of that machine")
+        super().__init__(f"{run} is executed by {owner} and can be resumed only there; ask that machine's trainer")
         self.run = run
         self.owner = owner
 

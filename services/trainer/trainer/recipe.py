@@ -5,6 +5,7 @@ the ready recipes.
 """
 
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from trainer.base_models import BaseModel
@@ -143,10 +144,14 @@ def to_json(recipe: Recipe, base_model_source: str, checkpoint: str) -> dict[str
 
 def from_json(fields: dict[str, Any]) -> Recipe:
     """The recipe out of `to_json`'s value; names it does not know are left out, those it lacks have their default."""
-    known = {name: fields[name] for name in Recipe.__dataclass_fields__ if name in fields}
+    known = _known(Recipe, fields)
     for stage in ("text_encoder", "unet"):
-        known[stage] = StageSettings(**known[stage])
+        known[stage] = StageSettings(**_known(StageSettings, known[stage]))
     for name, kind in (("lora", Lora), ("prior_preservation", PriorPreservation)):
-        known[name] = kind(**known[name]) if known.get(name) else None
+        known[name] = kind(**_known(kind, known[name])) if known.get(name) else None
     known["sample_prompts"] = tuple(known.get("sample_prompts", ()))
     return Recipe(**known)
+
+
+def _known(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
+    return {each.name: fields[each.name] for each in dataclass_fields(kind) if each.name in fields}

@@ -164,6 +164,9 @@ class Training:
     def _checked(self, order: Order, run_id: str, now: datetime) -> RunSpec:
         """The run as it will be, after every check that needs no computation on pictures."""
         order.recipe.check()
+        if order.recipe.reference_order and self._execution.gpus > 1:
+            problem = f"draws for one process, and runs here have {self._execution.gpus}, one for each GPU"
+            raise FieldsInvalid(("recipe.reference_order", problem))
         session = self._sessions.get(order.session)
         base_model = order.recipe.base_model or session.base_model
         if not base_model:

@@ -2,7 +2,7 @@
 
     python tests/dreambooth/reference/record.py --script PATH_TO/examples/dreambooth/train_dreambooth.py
 
-writes `figures.json` beside this file. Tests compare the trainer's `reference_order` with it, and `plain_loop.py`.
+writes `figures.json` beside this file. Tests compare the trainer's `reference_order` with it, and `bench/plain_loop.py`.
 
 How the figures were made
 - The base is the random micro model of `micro_model.py` (two builds of it are bit-equal, which is checked here); the
@@ -25,7 +25,7 @@ and weighs wrongly at batch 1); generated class images (they are drawn beforehan
 
 When versions change: torch, transformers or diffusers may change last bits without being wrong. Run this again, with
 the script of the new release, in an environment with the project's locked versions and the torchvision that belongs to
-its torch, and compare the losses with the old ones: they should agree to about six digits. `plain_loop.py` has to
+its torch, and compare the losses with the old ones: they should agree to about six digits. `bench/plain_loop.py` has to
 reproduce the new figures bit for bit; if it does not, the script's order changed, and so must the trainer's.
 """
 

@@ -1,7 +1,7 @@
 """A plain training loop in the order of diffusers' `train_dreambooth.py`: no accelerate, no torchvision, no caches.
 
-It is our own reading of that script. It shows that the recorded figures are understood, and it is the honest baseline
-of the benchmarks. All random numbers come from torch's one CPU stream, in this order:
+It is our own reading of that script. It shows that the recorded figures of tests/dreambooth/reference are understood,
+and it is the honest baseline of the benchmarks. All random numbers come from torch's one CPU stream, in this order:
 
 - at the start of each epoch: the data loader's base seed (drawn and unused), then the seed of the shuffle;
 - for each image of a batch: the crop's top and left edge, unless the resized image already has the crop's size;
@@ -11,9 +11,8 @@ of the benchmarks. All random numbers come from torch's one CPU stream, in this 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -39,36 +38,52 @@ class Settings:
     learning_rate: float = 5e-6
     center_crop: bool = False
     seed: int = 0
+    train_text_encoder: bool = False
 
 
 def run(base: Path, images: Sequence[Path], settings: Settings) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Train the UNet of the model folder `base`, in fp32 on the CPU; returns the loss of each step and the weights."""
-    ids = _tokens(base, settings.prompt)
-    text_encoder = CLIPTextModel.from_pretrained(base, subfolder="text_encoder").requires_grad_(False)
-    vae = AutoencoderKL.from_pretrained(base, subfolder="vae").requires_grad_(False)
-    unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet").train()
-    schedule = DDPMScheduler.from_pretrained(base, subfolder="scheduler")
-    optimizer = torch.optim.AdamW(
-        unet.parameters(), lr=settings.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY
-    )
-    torch.manual_seed(settings.seed)  # after loading, which draws nothing
-    losses: list[float] = []
-    for pixels in islice(_batches(images, settings), settings.steps):
-        latents = vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
+    """Train the model folder `base`, in fp32 on the CPU; returns the loss of each step and the weights of the UNet."""
+    loop = PlainLoop(base, images, settings)
+    losses = [loop.step() for _ in range(settings.steps)]
+    return losses, {name: weight.detach() for name, weight in loop.unet.state_dict().items()}
+
+
+class PlainLoop:
+    """One training, step by step. unet, text_encoder: what is trained so far."""
+
+    def __init__(self, base: Path, images: Sequence[Path], settings: Settings) -> None:
+        self._ids = _tokens(base, settings.prompt)
+        text_encoder: Any = CLIPTextModel.from_pretrained(base, subfolder="text_encoder")
+        self.text_encoder = text_encoder.requires_grad_(settings.train_text_encoder)
+        self._vae = AutoencoderKL.from_pretrained(base, subfolder="vae").requires_grad_(False)
+        self.unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet").train()
+        self._schedule = DDPMScheduler.from_pretrained(base, subfolder="scheduler")
+        self._trained = list(self.unet.parameters())
+        if settings.train_text_encoder:
+            self._trained += text_encoder.train().parameters()
+        self._optimizer = torch.optim.AdamW(
+            self._trained, lr=settings.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY
+        )
+        torch.manual_seed(settings.seed)  # after loading, which draws nothing
+        self._batches = _batches(images, settings)
+
+    def step(self) -> float:
+        """One update; its loss."""
+        vae, schedule = self._vae, self._schedule
+        latents = vae.encode(next(self._batches)).latent_dist.sample() * vae.config.scaling_factor
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),))
         noisy = schedule.add_noise(latents, noise, timesteps)
-        states = text_encoder(ids.repeat(len(latents), 1), return_dict=False)[0]
-        predicted = unet(noisy, timesteps, states, return_dict=False)[0]
+        states = self.text_encoder(self._ids.repeat(len(latents), 1), return_dict=False)[0]
+        predicted = self.unet(noisy, timesteps, states, return_dict=False)[0]
         velocity = schedule.config.prediction_type == "v_prediction"
         target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
         loss = F.mse_loss(predicted, target)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), MAX_GRAD_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)  # the script's default
-        losses.append(loss.item())
-    return losses, {name: weight.detach() for name, weight in unet.state_dict().items()}
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._trained, MAX_GRAD_NORM)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=False)  # the script's default
+        return loss.item()
 
 
 def _tokens(base: Path, prompt: str) -> torch.Tensor:

@@ -1,0 +1,98 @@
+"""Settings that would need less memory, for a training that does not fit."""
+
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from dreambooth import lora, memory
+from dreambooth.case import Case
+from dreambooth.parts import Parts
+from dreambooth.recipe import ADAMW, ADAMW_8BIT, Lora, Recipe
+
+_LORA: Final = Lora(16, 16.0)  # the recipe's own default
+_MOST_MICRO_STEPS: Final = 256  # the recipe's limit of gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """changes: settings and values, for a person. num_bytes: predicted with them."""
+
+    changes: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class _Change:
+    words: str
+    fields: dict[str, Any]
+
+
+def find(case: Case, available_bytes: int) -> Proposal | None:
+    """The first combination that fits: few changes before many, and adapters instead of weights last."""
+    found = _first(case, [], available_bytes)
+    if found or case.recipe.lora or case.recipe.reference_order:
+        return found
+    return _first(_with_adapters(case), [f"lora (rank {_LORA.rank})"], available_bytes)
+
+
+def _first(case: Case, words: list[str], available_bytes: int) -> Proposal | None:
+    """words: what distinguishes this case from the training that was ordered, if anything does."""
+    for changes in _combinations(case.recipe):
+        said = [*(change.words for change in changes), *words]
+        fields = {name: value for change in changes for name, value in change.fields.items()}
+        needed = memory.predict(replace(case, recipe=replace(case.recipe, **fields))).num_bytes
+        if said and needed <= available_bytes:
+            return Proposal(" and ".join(said), needed)
+    return None
+
+
+def _combinations(recipe: Recipe) -> Iterator[tuple[_Change, ...]]:
+    singles = [*_checkpointing(recipe), *_optimizer(recipe)]
+    batches = list(_batches(recipe))
+    for count in range(len(singles) + 2):
+        yield from combinations(singles, count)
+        if count:
+            yield from ((batch, *others) for others in combinations(singles, count - 1) for batch in batches)
+
+
+def _checkpointing(recipe: Recipe) -> Iterable[_Change]:
+    if not recipe.gradient_checkpointing:
+        yield _Change("gradient_checkpointing", {"gradient_checkpointing": True})
+
+
+def _optimizer(recipe: Recipe) -> Iterable[_Change]:
+    # The rates of other optimizers mean something else.
+    if recipe.optimizer == ADAMW:
+        yield _Change(f"optimizer {ADAMW_8BIT}", {"optimizer": ADAMW_8BIT})
+
+
+def _batches(recipe: Recipe) -> Iterable[_Change]:
+    """Smaller batches with as many images for each update, the largest first."""
+    for size in range(recipe.batch_size - 1, 0, -1):
+        count = recipe.gradient_accumulation_steps * recipe.batch_size // size
+        if recipe.batch_size % size == 0 and count <= _MOST_MICRO_STEPS:
+            words = f"batch_size {size} with gradient_accumulation_steps {count}"
+            yield _Change(words, {"batch_size": size, "gradient_accumulation_steps": count})
+
+
+def _with_adapters(case: Case) -> Case:
+    """The case with adapters on copies of the modules that have no content."""
+    parts: Parts = replace(case.parts, unet=_on_meta(case.parts.unet), text_encoder=_on_meta(case.parts.text_encoder))
+    lora.attach(parts, _LORA, seed=0)
+    return replace(case, parts=parts, recipe=replace(case.recipe, lora=_LORA))
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    tensors = [*module.parameters(), *module.buffers()]
+    empty = {id(tensor): _empty(tensor) for tensor in tensors}
+    return deepcopy(module, empty)
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    made = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made

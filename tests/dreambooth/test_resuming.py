@@ -1,0 +1,238 @@
+"""Runs that end before their end, and go on: what is equal, what is refused, what is told."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from artifacts.checkpoints import Checkpoints
+from artifacts.errors import NotFound
+from artifacts.sessions import Sessions
+from dreambooth import loop, samples
+from dreambooth.errors import Diverged, ResumePointUnusable, Stopped
+from dreambooth.exits import StopSignal
+
+from tests.dreambooth.conftest import Outcome, encoded, picture, read_records
+
+Order = Callable[..., dict[str, Any]]
+Train = Callable[..., Outcome]
+RUN = "sessions/toy/runs/first"
+
+
+class StopAfter(StopSignal):
+    """SIGTERM that arrives at the n-th look at it, counted over the whole run."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        if self._left <= 0:
+            self.set()
+        return super().is_set()
+
+
+def places(outcome: Outcome) -> list[tuple[str, int]]:
+    return [(line["stage"], line["step"]) for line in outcome.records if line["kind"] == "progress"]
+
+
+@pytest.fixture
+def stopped(train: Train) -> Callable[..., None]:
+    """Begin a run and stop it by SIGTERM at the n-th micro-step."""
+
+    def begin(order: dict[str, Any], looks: int, run: str = RUN) -> None:
+        with pytest.raises(Stopped):
+            train(order, run=run, stop=StopAfter(looks))
+
+    return begin
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 4, 5, 6])
+def test_stopped_at_any_step_it_goes_on_bit_for_bit(
+    order: Order, train: Train, stopped: Callable[..., None], looks: int
+) -> None:
+    wanted = order(text_encoder={"steps": 2, "learning_rate": 1e-4}, gradient_accumulation_steps=2)
+    whole = train(wanted)
+    if looks <= 6:
+        stopped(wanted, looks)
+    resumed = train(wanted, run=RUN)
+    assert places(resumed) == places(whole)
+    assert resumed.losses() == whole.losses()
+    assert resumed.digests() == whole.digests()
+    assert resumed.manifest.metrics["unet"] == whole.manifest.metrics["unet"]
+    assert resumed.manifest.metrics["inexact"] is False
+
+
+def test_sigterm_saves_and_the_next_attempt_says_from_where(
+    order: Order, train: Train, stopped: Callable[..., None]
+) -> None:
+    stopped(order(), 4)
+    resumed = train(order(), run=RUN)
+    assert "going on from the resume point at step 1 of stage unet" in resumed.messages("info")
+    points = [line for line in resumed.records if line["kind"] == "resume_point"]
+    assert [(line["stage"], line["step"]) for line in points] == [("text_encoder", 2), ("unet", 1), ("unet", 3)]
+    assert all(line["size_bytes"] > 0 and line["stall_seconds"] >= 0 for line in points)
+
+
+def change_image(sessions: Sessions) -> None:
+    sessions.delete_image("toy", "sks_toy_(0).png")
+    sessions.put_image("toy", "sks_toy_(0).png", encoded(picture(9)), 64, 64)
+
+
+def change_caption(sessions: Sessions) -> None:
+    sessions.set_caption("toy", sessions.image_names("toy")[0], "on grass")
+
+
+@pytest.mark.parametrize(
+    ("change", "recipe", "told"),
+    [
+        (change_caption, {}, "prompt of sks_toy"),
+        (None, {"seed": 5}, "recipe seed was 0, is 5"),
+        (None, {"unet": {"steps": 4, "learning_rate": 1e-3}}, "recipe unet was"),
+        (None, {"batch_size": 2}, "recipe batch_size was 1, is 2"),
+    ],
+    ids=["caption", "seed", "steps", "batch"],
+)
+def test_what_changed_since_the_point_is_refused_by_name_unless_accepted(
+    order: Order,
+    train: Train,
+    stopped: Callable[..., None],
+    sessions: Sessions,
+    change: Callable[[Sessions], None] | None,
+    recipe: dict[str, Any],
+    told: str,
+) -> None:
+    stopped(order(use_captions=True), 4)
+    if change:
+        change(sessions)
+    with pytest.raises(ResumePointUnusable, match="cannot go on exactly") as refused:
+        train(order(use_captions=True, **recipe), run=RUN)
+    assert told in str(refused.value)
+    accepted = train(order(use_captions=True, **recipe), run=RUN, accept_inexact=True)
+    assert accepted.manifest.metrics["inexact"] is True
+    assert told in accepted.messages("warning")
+
+
+def test_a_changed_image_and_a_new_one_are_both_named(
+    order: Order, train: Train, stopped: Callable[..., None], sessions: Sessions
+) -> None:
+    stopped(order(), 4)
+    name = sessions.image_names("toy")[0]
+    sessions.delete_image("toy", name)
+    sessions.put_image("toy", "another_toy.png", encoded(picture(7)), 64, 64)
+    with pytest.raises(ResumePointUnusable) as refused:
+        train(order(), run=RUN)
+    assert f"image {name} is gone" in str(refused.value)
+    assert "image another_toy.png is new" in str(refused.value)
+
+
+def test_settings_that_change_no_number_may_change(
+    order: Order, train: Train, stopped: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "NUM_STEPS", 2)
+    whole = train(order())
+    stopped(order(), 4)
+    resumed = train(order(sample_prompts=["a toy"], keep_resume_points=5, resume_point_every_steps=1), run=RUN)
+    assert resumed.digests() == whole.digests()
+
+
+def test_other_libraries_are_refused(
+    order: Order, train: Train, stopped: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dreambooth import identity
+
+    stopped(order(), 4)
+    real = identity.version
+    monkeypatch.setattr(identity, "version", lambda name: "1.0" if name == "diffusers" else real(name))
+    with pytest.raises(ResumePointUnusable, match=r"library diffusers was 0\.42\.\d+, is 1\.0"):
+        train(order(), run=RUN)
+
+
+def test_another_machine_goes_on_and_is_marked(
+    order: Order, train: Train, stopped: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dreambooth import identity
+
+    stopped(order(), 4)
+    real = identity._machine
+    monkeypatch.setattr(identity, "_machine", lambda world: {**real(world), "threads": "64"})
+    resumed = train(order(), run=RUN)
+    assert "going on inexactly: threads was 1, is 64" in resumed.messages("warning")
+    assert resumed.manifest.metrics["inexact"] is True
+
+
+def test_a_flipped_point_is_told_and_kept_and_the_one_before_it_serves(
+    order: Order, train: Train, stopped: Callable[..., None], sessions: Sessions
+) -> None:
+    wanted = order(resume_point_every_steps=1, keep_resume_points=3)
+    whole = train(wanted)
+    stopped(wanted, 5)
+    newest = max(found.key for found in sessions.store.list(f"{RUN}/resume_points/") if "weights" in found.key)
+    content = bytearray(sessions.store.get(newest))
+    content[-1] ^= 1
+    sessions.store.put(newest, bytes(content))
+    resumed = train(wanted, run=RUN)
+    assert resumed.digests() == whole.digests()
+    assert "sha256" in resumed.messages("warning")
+    assert sessions.store.get(newest) == bytes(content)
+
+
+def test_the_last_good_point_stays_when_the_loss_is_not_finite(
+    order: Order, train: Train, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop._predict
+    count = iter(range(100))
+
+    def broken(*arguments: Any) -> torch.Tensor:
+        prediction = real(*arguments)
+        return prediction * float("nan") if next(count) == 3 else prediction
+
+    wanted = order(resume_point_every_steps=1)
+    whole = train(wanted)
+    monkeypatch.setattr(loop, "_predict", broken)
+    with pytest.raises(Diverged, match=r"the loss of unet step 2 is nan, with sks_toy"):
+        train(wanted, run=RUN)
+    monkeypatch.setattr(loop, "_predict", real)
+    resumed = train(wanted, run=RUN)
+    assert "going on from the resume point at step 1 of stage unet" in resumed.messages("info")
+    assert resumed.digests() == whole.digests()
+
+
+def test_curves_have_every_step_once_after_an_interruption(
+    order: Order, train: Train, stopped: Callable[..., None], sessions: Sessions, tmp_path: Any
+) -> None:
+    from dataclasses import replace
+
+    from dreambooth import training
+    from dreambooth.curves import Curves
+    from dreambooth.lease import Lease
+    from dreambooth.records import Records
+
+    from tests.dreambooth.conftest import fields_of
+    from tests.dreambooth.torture import curve_of
+
+    store, recipe = sessions.store, order(checkpoint="curves")
+    for looks in (4, 1000):
+        stop = StopAfter(looks)
+        scratch = tmp_path / f"attempt-{looks}"
+        scratch.mkdir()
+        with Lease.acquire(store, f"{RUN}/", stop) as lease:
+            records = Records(store, f"{RUN}/", Curves(scratch / "tensorboard"))
+            try:
+                training.run(replace(fields_of(store, scratch, recipe), records=records, lease=lease), stop)
+            except Stopped:
+                pass
+            finally:
+                records.close(30)
+    steps = [(tag, step) for tag, step, _ in curve_of(store, RUN)]
+    assert sorted(steps) == [("text_encoder/loss", n) for n in (1, 2)] + [("unet/loss", n) for n in (1, 2, 3)]
+
+
+def test_only_complete_runs_publish(order: Order, stopped: Callable[..., None], sessions: Sessions) -> None:
+    stopped(order(), 4)
+    with pytest.raises(NotFound):
+        Checkpoints(sessions.store).get("toy-first")
+    assert json.loads(sessions.store.get(f"{RUN}/writer.json"))["released"] is True
+    assert [line["kind"] for line in read_records(sessions.store)][-1] != "finished"
