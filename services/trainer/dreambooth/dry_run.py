@@ -1,8 +1,8 @@
 """A micro-step without arithmetic: its modules run on torch's meta device, where tensors have shapes and no content, and
 every tensor that comes and goes is counted, and every multiplication.
 
-The count is exact for what autograd keeps, also with gradient checkpointing, mixed precision, adapters and frozen modules. Not
-seen is what a kernel allocates inside itself. `memory` and `plan` use the counts.
+The count is exact for what autograd keeps, also with gradient checkpointing, mixed precision, adapters and frozen
+modules. Not seen is what a kernel allocates inside itself. `memory` uses the counts.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,8 +38,7 @@ def micro_step_of(
 ) -> Counted:
     """A micro-step of a stage on a device of this kind ("cpu", "cuda"), its new gradients included in the peak.
 
-    accumulates: gradients of the micro-steps before are there, and the new ones are added to them; these then are in the
-    peak no longer.
+    accumulates: there are gradients of micro-steps before, to which the new ones are added; the peak is without them then.
     """
     trained = {f"{name}.{key}" for name in stage.rates for key, _ in stages.trainable(parts, name)}
     as_there = partial(AsOnDevice, recipe.precision, kind)

@@ -157,7 +157,8 @@ _known: dict[tuple[object, ...], Counted] = {}
 
 def _topology(parts: Parts) -> str:
     configs: list[Any] = [parts.unet.config, parts.vae.config, parts.text_encoder.config.to_dict()]
-    return json.dumps([dict(config) for config in configs], sort_keys=True, default=str)
+    lengths = [parts.tokenizer.model_max_length]
+    return json.dumps([*lengths, *(dict(config) for config in configs)], sort_keys=True, default=str)
 
 
 def _modules(parts: Parts) -> tuple[Any, Any, Any]:

@@ -29,12 +29,12 @@ _attention: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _attention_backward: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors while they live, and the arithmetic of every operation. given: not to be counted, nor
     are views of them."""
 
     def __init__(self, given: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._given = {tensor.untyped_storage()._cdata for tensor in given}
         self.peak_bytes = 0
         self.flops = 0
@@ -66,11 +66,11 @@ class Counter(TorchDispatchMode):
         self.peak_bytes = max(self.peak_bytes, self._live_bytes)
 
 
-class AsOnDevice(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class AsOnDevice(TorchFunctionMode):
     """Lets meta tensors be treated as those of a real device: fused attention, and autocast, which meta has not."""
 
     def __init__(self, precision: str, kind: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._lower = FORMATS.get(precision)
         self._in_fp32 = _IN_FP32_ON_CUDA if kind == "cuda" else ()
         self._cast: dict[int, torch.Tensor] = {}
@@ -99,7 +99,9 @@ class AsOnDevice(TorchFunctionMode):  # type: ignore[no-untyped-call]
         if not (value.is_leaf and value.requires_grad):
             return value.to(wanted)
         # Autocast keeps the cast of a weight that trains until the end of the forward pass.
-        return self._cast.setdefault(id(value), value.to(wanted))
+        if id(value) not in self._cast:
+            self._cast[id(value)] = value.to(wanted)
+        return self._cast[id(value)]
 
 
 def _attend(

@@ -30,6 +30,7 @@ def step_seconds(recipe: Recipe, parts: Parts, stage: Stage, cut: tuple[int, int
         return _micro_step_seconds(recipe, parts, stage, cut) * recipe.gradient_accumulation_steps + update
     finally:
         stages.close(parts)
+        parts.unet.disable_gradient_checkpointing()
 
 
 def _micro_step_seconds(recipe: Recipe, parts: Parts, stage: Stage, cut: tuple[int, int]) -> float:

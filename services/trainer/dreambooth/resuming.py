@@ -35,6 +35,7 @@ class Resuming:
         self.folder = order.scratch / "resume"
         self.inexact = False
         self._saver: Saver | None = None
+        self._stall_told = 0.0
         self._saved = time.monotonic()
         self.found = order.world.once(self._find)
         order.world.share_files(self.folder)
@@ -112,6 +113,7 @@ class Resuming:
     def _published(self, point: ResumePoint) -> None:
         order, saver = self._order, self._saver
         if order.records is not None and saver is not None:
+            stall_seconds, self._stall_told = saver.stall_seconds - self._stall_told, saver.stall_seconds
             order.records.add(
                 {
                     "kind": "resume_point",
@@ -119,7 +121,7 @@ class Resuming:
                     "step": point.position.step,
                     "object": f"{order.run}/resume_points/{point.name}/",
                     "size_bytes": point.size_bytes,
-                    "stall_seconds": round(saver.stall_seconds, 3),
+                    "stall_seconds": round(stall_seconds, 3),
                     "time": now(),
                 }
             )

@@ -3,7 +3,6 @@
 _MEANINGS = {
     69: "the resume point does not fit what is here now, or the machine is too small",
     75: "the object store cannot be reached",
-    76: "another process of the run was lost",
     76: "another process that trains this run has ended",
     77: "out of memory",
     78: "another writer owns the run",
