@@ -24,7 +24,7 @@ SCHEDULE = {
 
 
 SNR_GAMMA = 5.0
-SCENE_SHARE = 0.7  # of a batch; the rest are toys
+SCENE_SHARE = 0.35  # of a batch; the rest are toys, which have more parts
 UNET_RATES = Rates(steps=2900, muon=0.01, adam=1e-3, average_decay=0.99)
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray], torch.Tensor]
 
