@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test torture check format bench-tiny lock proto-baseline clean
+.PHONY: help setup demo run test torture check format bench bench-tiny lock proto-baseline clean
 
 ##@ Use
 
@@ -51,6 +51,12 @@ format: $(READY)  ## rewrite code and protos in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cd protos && ../$(BIN)/buf format -w --exclude-path buf
+
+bench: $(READY)  ## speed of training as ratios, one JSON line each; also on a GPU if there is one; about 7 minutes
+	@$(BIN)/python -m bench.train
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	  then $(BIN)/python -m bench.train_gpu; \
+	  else echo "train_gpu: left out, torch sees no CUDA GPU" >&2; fi
 
 bench-tiny: $(READY)  ## scores of the tiny models on unseen scenes, as one JSON line
 	@$(BIN)/python -m bench.tiny

@@ -31,6 +31,11 @@ class Spread:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return Spread(median, low, high)
 
+    @property
+    def percent(self) -> str:
+        """Of shares, where 0.05 is 5 %."""
+        return f"{self.median:.1%} (quartiles {self.low:.1%} to {self.high:.1%})"
+
     def __str__(self) -> str:
         return f"{self.median:.2f} (quartiles {self.low:.2f} to {self.high:.2f})"
 

@@ -44,19 +44,19 @@ class _Inputs:
 
 
 class Step:
-    """Call it for one update. last_loss: of the newest one, a scalar on the device."""
+    """Call it for one update. weights: what it trains. last_loss: of the newest update, a scalar on the device."""
 
     def __init__(self, size: Size, batch_size: int, switches: Switches, device: torch.device) -> None:
         self._device = device
         self._unet = size.build(device).requires_grad_(True)
         if switches.channels_last:
             self._unet.to(memory_format=torch.channels_last)
-        self._weights = list(self._unet.parameters())
+        self.weights = list(self._unet.parameters())
         self._optimizer = torch.optim.AdamW(
-            self._weights, lr=_RATE, weight_decay=1e-2, fused=True, capturable=switches.graph
+            self.weights, lr=_RATE, weight_decay=1e-2, fused=True, capturable=switches.graph
         )
-        # On the CPU, where this is only tried out, without the minutes of a C++ compiler.
-        backend = "inductor" if device.type == "cuda" else "aot_eager"
+        # On the CPU, where this is only tried out, the UNet is traced and nothing is compiled: that would take minutes.
+        backend = "inductor" if device.type == "cuda" else "eager"
         self._predict = torch.compile(self._unet, backend=backend) if switches.compiled else self._unet
         self._context = torch.randn(batch_size, size.tokens, CONTEXT_WIDTH, device=device)
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, _NUM_TIMESTEPS, device=device) ** 2  # SD1.5's "scaled linear"
@@ -84,7 +84,7 @@ class Step:
             predicted = self._predict(noisy, given.timesteps, self._context, return_dict=False)[0]
         value = loss.of_batch(predicted, wanted, None, None)
         value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._weights, 1.0, foreach=True)
+        nn.utils.clip_grad_norm_(self.weights, 1.0, foreach=True)
         self._optimizer.step()
         self.last_loss = value.detach()
 

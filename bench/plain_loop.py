@@ -49,7 +49,7 @@ def run(base: Path, images: Sequence[Path], settings: Settings) -> tuple[list[fl
 
 
 class PlainLoop:
-    """One training, step by step. unet, text_encoder: what is trained so far."""
+    """One training, step by step. unet, text_encoder: what is trained so far, by `optimizer`."""
 
     def __init__(self, base: Path, images: Sequence[Path], settings: Settings) -> None:
         self._ids = _tokens(base, settings.prompt)
@@ -61,7 +61,7 @@ class PlainLoop:
         self._trained = list(self.unet.parameters())
         if settings.train_text_encoder:
             self._trained += text_encoder.train().parameters()
-        self._optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self._trained, lr=settings.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY
         )
         torch.manual_seed(settings.seed)  # after loading, which draws nothing
@@ -81,8 +81,8 @@ class PlainLoop:
         loss = F.mse_loss(predicted, target)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._trained, MAX_GRAD_NORM)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=False)  # the script's default
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)  # the script's default
         return loss.item()
 
 

@@ -1,12 +1,15 @@
 """What a whole run costs above its bare loop: records, resume points, samples, against a real store on this machine.
 
 `training.run` is timed from the progress record of step N to that of the last step, so that loading and publishing stay
-out and every interval of N steps holds one resume point: its copy, and the upload of the one before.
+out and every interval of N steps holds the copy and the upload of one resume point.
+
+Two overheads are told. That in wall-clock time contains what the store itself computes on the same cores. That in
+processor time is of the trainer's process alone: what remains when the store is another machine.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dreambooth import training
@@ -19,40 +22,56 @@ from bench import comparing
 from bench.comparing import Spread
 from bench.workshop import PROMPT, RATE, BareLoop, Workshop
 
+_EVERY = "N"
+_CLOSE_SECONDS = 60.0
 # What a run does besides training; the bench compares each with the bare loop.
 _EXTRAS: Mapping[str, Mapping[str, Any]] = {
     "records": {},
-    "records and resume points": {"resume_point_every_steps": 1},
+    "records and resume points": {"resume_point_every_steps": _EVERY},
     "records, resume points and samples": {
-        "resume_point_every_steps": 1,
-        "sample_every_steps": 1,
+        "resume_point_every_steps": _EVERY,
+        "sample_every_steps": _EVERY,
         "sample_prompts": [PROMPT],
     },
 }
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds on the clock, and of this process on all cores."""
+
+    wall: float
+    cpu: float
+
+    @staticmethod
+    def now() -> "_Cost":
+        return _Cost(time.perf_counter(), time.process_time())
+
+    def __add__(self, other: "_Cost") -> "_Cost":
+        return _Cost(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: "_Cost") -> "_Cost":
+        return _Cost(self.wall - other.wall, self.cpu - other.cpu)
 
 
 def measure(workshop: Workshop, batch_size: int, rounds: int, every: int, intervals: int) -> None:
     """Tell the overhead of each kind of run. every: N. intervals: of N steps, timed in each run of each round."""
     bare = BareLoop.of(workshop.order(f"bare-{batch_size}", batch_size=batch_size))
     bare.advance(every)
-    found: dict[str, list[float]] = {name: [] for name in _EXTRAS}
+    found: dict[str, list[tuple[_Cost, _Cost]]] = {name: [] for name in _EXTRAS}
+    num_timed = every * intervals
     for number in range(rounds):
         for kind, (name, extras) in enumerate(_EXTRAS.items()):
-            # Before and after, so that a machine that slowly gets busier hits both.
-            before = comparing.seconds_of(lambda: bare.advance(every * intervals // 2))
-            whole = _seconds_of_run(
-                workshop.order(
-                    f"whole-{batch_size}-{number}-{kind}",
-                    batch_size=batch_size,
-                    unet={"steps": every * (intervals + 1), "learning_rate": RATE, "schedule": "constant"},
-                    **{field: every if value == 1 else value for field, value in extras.items()},
-                ),
-                every,
-            )
-            after = comparing.seconds_of(lambda: bare.advance(every * intervals - every * intervals // 2))
-            found[name].append(whole / (before + after) - 1)
-    for name, shares in found.items():
-        _tell(name, batch_size, shares, every)
+            changes: dict[str, Any] = {field: every if value == _EVERY else value for field, value in extras.items()}
+            changes["unet"] = {"steps": every + num_timed, "learning_rate": RATE, "schedule": "constant"}
+            order = workshop.order(f"whole-{batch_size}-{number}-{kind}", batch_size=batch_size, **changes)
+            # Half before and half after, so that a machine that slowly gets busier hits both.
+            before = _cost_of_bare(bare, num_timed // 2)
+            whole = _cost_of_run(order, every)
+            after = _cost_of_bare(bare, num_timed - num_timed // 2)
+            found[name].append((whole, before + after))
+    for name, costs in found.items():
+        _tell(name, batch_size, every, costs)
 
 
 class _TimedRecords(Records):
@@ -60,35 +79,43 @@ class _TimedRecords(Records):
 
     def __init__(self, order: Order) -> None:
         super().__init__(order.store, f"{order.run}/")
-        self.times: list[float] = []
+        self.steps: list[_Cost] = []
 
     def add(self, record: Mapping[str, Any]) -> None:
         """As the records do."""
         if record["kind"] == "progress":
-            self.times.append(time.perf_counter())
+            self.steps.append(_Cost.now())
         super().add(record)
 
 
-def _seconds_of_run(order: Order, every: int) -> float:
-    """From the end of step `every` to the end of the last step."""
+def _cost_of_bare(bare: BareLoop, steps: int) -> _Cost:
+    began = _Cost.now()
+    bare.advance(steps)
+    return _Cost.now() - began
+
+
+def _cost_of_run(order: Order, first: int) -> _Cost:
+    """From the end of step `first` to the end of the last step."""
     stop = StopSignal()
     with Lease.acquire(order.store, f"{order.run}/", stop) as lease:
         records = _TimedRecords(order)
         try:
             training.run(replace(order, records=records, lease=lease), stop)
         finally:
-            records.close(60)
-    return records.times[-1] - records.times[every - 1]
+            records.close(_CLOSE_SECONDS)
+    return records.steps[-1] - records.steps[first - 1]
 
 
-def _tell(name: str, batch_size: int, shares: Sequence[float], every: int) -> None:
-    overhead = Spread.of(shares)
-    percent = Spread(*(100 * value for value in (overhead.median, overhead.low, overhead.high)))
+def _tell(name: str, batch_size: int, every: int, costs: Sequence[tuple[_Cost, _Cost]]) -> None:
+    wall = Spread.of([whole.wall / bare.wall - 1 for whole, bare in costs])
+    cpu = Spread.of([whole.cpu / bare.cpu - 1 for whole, bare in costs])
     comparing.tell(
         "train_overhead",
-        f"{name}, batch {batch_size}, N = {every}: {percent} % above the bare loop",
+        f"{name}, batch {batch_size}, N = {every}: {wall.percent} of the time, {cpu.percent} of the trainer's own",
         what=name,
         batch_size=batch_size,
         every_steps=every,
-        overhead=overhead,
+        overhead=wall,
+        overhead_cpu=cpu,
+        rounds=len(costs),
     )

@@ -96,6 +96,12 @@ class BareLoop:
         self._state.save(folder)
 
     @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The weights that it changes."""
+        model = self._material.parts
+        return [weight for name in self._stage.rates for _, weight in stages.trainable(model, name)]
+
+    @property
     def position(self) -> Position:
         """Where it stands."""
         return Position(self._stage.name, 0, self._state.step)
@@ -107,12 +113,15 @@ def opened() -> Iterator[Workshop]:
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as folder:
         server = EmbeddedStore(Path(folder) / "store")
         try:
-            store = ObjectStore(server.start())
-            scratch = Path(folder) / "scratch"
-            scratch.mkdir()
-            yield Workshop(store, _photos(store, Path(folder) / "photos"), scratch)
+            yield prepare(ObjectStore(server.start()), Path(folder))
         finally:
             server.stop(kill=True)
+
+
+def prepare(store: ObjectStore, folder: Path) -> Workshop:
+    """A workshop in a bucket without the session, and in a local folder."""
+    (folder / "scratch").mkdir()
+    return Workshop(store, _photos(store, folder / "photos"), folder / "scratch")
 
 
 def recipe_of(checkpoint: str, *, joint: bool = False, **changes: Any) -> Recipe:

@@ -120,7 +120,11 @@ class Group:
             **variables,
         }
         self._num_before[run] = len(read_records(self.store, self.name(run)))
-        process = _CONTEXT.Process(target=attempt, args=(environment, str(self.log(run))))
+        return self.fork(attempt, environment, str(self.log(run)))
+
+    def fork(self, target: Callable[..., None], *arguments: Any) -> BaseProcess:
+        """Call a function in a process that has imported everything."""
+        process = _CONTEXT.Process(target=target, args=arguments)
         process.start()
         return process
 

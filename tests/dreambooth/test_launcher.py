@@ -90,7 +90,7 @@ def test_a_leader_that_does_not_notice_is_ended(launch: Launch, monkeypatch: pyt
 
 
 def test_workers_know_their_place_and_none_is_left(launch: Launch, tmp_path: Path) -> None:
-    assert launch("late exit 0", "wait") == 0
+    assert launch("late exit 0", "wait", JOB_COMPLETION_INDEX="3") == 0
     seen = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(2)]
     assert [(each["RANK"], each["LOCAL_RANK"], each["WORLD_SIZE"], each["LOCAL_WORLD_SIZE"]) for each in seen] == [
         ("0", "0", "2", "2"),

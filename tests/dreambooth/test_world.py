@@ -1,6 +1,7 @@
 """Several processes train as one does, survive what one survives, and end together."""
 
 import itertools
+import json
 import os
 import secrets
 import shutil
@@ -16,8 +17,11 @@ import pytest
 import torch
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore, StoreConfig
+from dreambooth import workers, world
 from dreambooth.base_model import TEXT_ENCODER_WEIGHTS
 from dreambooth.draws import Draws
+from dreambooth.optimizer import Optimizer
+from dreambooth.recipe import parse
 from safetensors.torch import load_file, save_file
 
 from tests.dreambooth.conftest import encoded, picture, read_records
@@ -85,7 +89,36 @@ def test_two_processes_become_what_one_becomes_with_twice_the_accumulation(name:
         torch.testing.assert_close(two.weights[key], weight, rtol=1e-5, atol=1e-6)
     if accumulation == 1:  # then the same numbers are added in the same order
         assert two.losses == one.losses
-        assert two.digests == one.digests
+        assert all(torch.equal(two.weights[key], weight) for key, weight in one.weights.items())
+
+
+def overflow_in_the_second(rank: int, folder: Path) -> None:
+    """Two updates in fp16; the first gradient of process 1 is infinite."""
+    ranks = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update({**ranks, workers.LAUNCHER: str(os.getppid()), workers.FOLDER: str(folder)})
+    place = workers.here()
+    assert place is not None
+    together = world.join(place)
+    recipe = {"base_model": "x", "base_model_source": "x", "checkpoint": "x", "precision": "fp16"}
+    weights = torch.nn.Parameter(torch.ones(3))
+    optimizer = Optimizer(parse(json.dumps(recipe)), {"unet": [weights]}, together.device)
+    applied = []
+    for factor in (1.0 if rank == 0 else float("inf"), 1.0 + rank):
+        optimizer.backward((factor * weights).sum())
+        together.average(optimizer.gradients())
+        applied.append(optimizer.update({"unet": 0.1}))
+    found = {"applied": applied, "weights": weights.tolist(), "ranks": together.gather(torch.tensor([rank])).tolist()}
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    together.leave()
+
+
+def test_processes_agree_on_steps_that_fp16_has_to_repeat(group: Group, tmp_path: Path) -> None:
+    processes = [group.fork(overflow_in_the_second, rank, tmp_path) for rank in range(2)]
+    assert [end_of(process) for process in processes] == [0, 0]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first["applied"] == [False, True]
+    assert first["ranks"] == [0, 1]
 
 
 def test_killed_and_stopped_in_every_way_they_go_on_bit_for_bit(group: Group, undisturbed: Became) -> None:

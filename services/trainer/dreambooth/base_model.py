@@ -32,7 +32,7 @@ _REQUIRED: Final = (
 )
 # The width of the text states tells the Stable Diffusion generations apart, and what they predict the two of SD2.1: one for
 # 512 px, one for 768. The other services use the same names.
-_ARCHITECTURES: Final = {
+_ARCHITECTURES: Final[Mapping[tuple[Any, Any], str]] = {
     (768, "epsilon"): "sd15",
     (768, "v_prediction"): "sd15",
     (1024, "epsilon"): "sd21-512",

@@ -52,7 +52,7 @@ def _variables(config: ProgramConfig, folder: str) -> list[dict[str, str]]:
     }
     if config.nodes == 1 and sys.platform == "linux":
         shared["GLOO_SOCKET_IFNAME"] = "lo"  # nothing to do on the network
-    first = config.node * config.processes
+    first = config.node * config.processes if config.nodes > 1 else 0  # any Indexed Job has a number
     return [{**shared, "RANK": str(first + local), "LOCAL_RANK": str(local)} for local in range(config.processes)]
 
 

@@ -21,8 +21,7 @@ def run(order: Order, stop: StopSignal) -> None:
     model = parts.load(inputs.base, world.device)
     if recipe.lora:
         lora.attach(model, recipe.lora, recipe.seed)
-    # Only by the process that writes: others see other amounts of free memory, and all have to decide alike.
-    intended = world.once(lambda: plan.make(order, model))
+    intended = plan.make(order, model)
     plan.announce(intended, order, model)
     made = class_images.ensure(order, model, stop)
     is_same = identity.of(recipe, inputs, made, world)

@@ -84,7 +84,7 @@ class World:
         return bool(said.item() > 0)
 
     def once(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the process that writes, in all processes."""
+        """What `make` gives in the process that writes, in all processes. `make` runs alone: it must not ask the others."""
         if self.size == 1:
             return make()
         made: list[Any] = [make() if self.writes else None]
@@ -102,7 +102,10 @@ class World:
         self.any(False)  # the files of this machine are complete only when its first process is here, too
 
     def once_a_machine(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process of this machine, in all of its processes. name: unique in the run."""
+        """What `make` gives in the first process of this machine, in all of its processes. It runs alone, as in `once`.
+
+        name: unique in the run.
+        """
         if self.size == 1 or self.folder is None:
             return make()
         file = self.folder / f"{name}.pickle"
