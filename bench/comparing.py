@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -64,10 +66,14 @@ def ratios(slower: Sequence[float], faster: Sequence[float]) -> Spread:
 
 
 def tell(bench: str, sentence: str, **found: Any) -> None:
-    """One result. `found` becomes the JSON line's fields; a Spread becomes {"median", "low", "high"}."""
+    """One result. `found` becomes the JSON line's fields; a Spread becomes {"median", "low", "high"}.
+
+    Beside it stand torch's threads and the machine's load average of the last minute, in which this process counts too.
+    """
     print(f"{bench}: {sentence}", file=sys.stderr, flush=True)
     fields = {name: _plain(value) for name, value in found.items()}
-    print(json.dumps({"bench": bench, **fields, "load": round(os.getloadavg()[0], 2)}), flush=True)
+    machine = {"threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2)}
+    print(json.dumps({"bench": bench, **fields, **machine}), flush=True)
 
 
 def _plain(value: Any) -> Any:

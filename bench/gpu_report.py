@@ -13,17 +13,6 @@ import torch
 from bench.gpu_step import Switches
 
 OUT_OF_MEMORY: Final = "out of GPU memory"
-# Dense bf16 with fp32 accumulation in TFLOP/s, from NVIDIA's data sheets. The first name that is part of the GPU's counts.
-_PEAK_TFLOPS: Final = {
-    "B200": 2250.0,
-    "H200": 989.0,
-    "H100 NVL": 835.0,
-    "H100 PCIe": 756.0,
-    "H100": 989.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-    "RTX 4090": 165.0,
-}
 
 
 @dataclass(frozen=True)
@@ -52,14 +41,6 @@ class Row:
         words = {"compiled": "compile", "channels_last": "channels_last", "graph": "CUDA graph"}
         on = [word for field, word in words.items() if getattr(self.switches, field)]
         return " + ".join(on) or "eager"
-
-
-def peak_flops(device: torch.device) -> float | None:
-    """What the device can do in a second in dense bf16; None if it is not in the table."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((tflops * 1e12 for part, tflops in _PEAK_TFLOPS.items() if part in name), None)
 
 
 def machine(device: torch.device) -> dict[str, str]:

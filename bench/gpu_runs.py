@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from dreambooth import base_model, parts
+from dreambooth import base_model, device_peaks, parts
 from dreambooth.dataset import TrainingImage
 
-from bench import gpu_models, gpu_report
+from bench import gpu_models
 from bench.gpu_models import Size
 from bench.gpu_report import OUT_OF_MEMORY, Row
 from bench.gpu_step import Step, Switches
@@ -27,7 +27,8 @@ class Timed:
         self._size = size
         self._device = device
         self._steps = steps
-        self._peak_flops = gpu_report.peak_flops(device)
+        is_gpu = device.type == "cuda"
+        self._peak_flops = device_peaks.flops_per_second(torch.cuda.get_device_name(device), "bf16") if is_gpu else 0.0
 
     def row(self, batch_size: int, switches: Switches | None) -> Row:
         """Build, warm up, time, and free everything again. switches: None for the trainer's own loop."""

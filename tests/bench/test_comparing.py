@@ -31,6 +31,7 @@ def test_one_json_line_for_programs_and_a_sentence_for_people(capsys: pytest.Cap
     out, err = capsys.readouterr()
     line = json.loads(out)
     assert line.pop("load") >= 0
+    assert line.pop("threads") >= 1
     assert line == {
         "bench": "speed",
         "ratio": {"median": 2.0, "low": 2.0, "high": 2.0},

@@ -24,6 +24,8 @@ from tests.dreambooth.conftest import read_records
 
 Recipe = Mapping[str, Any]
 
+SLOW: Final = "TEST_SLOW_SECONDS"
+"""A variable of the program here: seconds that each micro-step takes longer, so that there is time to disturb it."""
 _CONTEXT: Final = get_context("forkserver")
 _WAIT_SECONDS: Final = 280.0
 
@@ -70,9 +72,17 @@ def attempt(environment: Mapping[str, str], log: str) -> None:
     os.dup2(output, 2)
     os.environ.update(environment)
     sys.argv = ["dreambooth"]
-    from dreambooth import launcher
+    from dreambooth import launcher, loop
 
     launcher._start = Fork  # type: ignore[assignment]
+    check = loop._check
+
+    def slow_check(*arguments: Any) -> None:
+        time.sleep(float(os.environ[SLOW]))
+        check(*arguments)
+
+    if SLOW in environment:
+        loop._check = slow_check
     os._exit(_main())
 
 

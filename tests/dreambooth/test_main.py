@@ -70,7 +70,7 @@ def test_a_run_trains_publishes_and_ends_with_0_also_when_repeated(
         ("unet", 1),
         ("unet", 2),
     ]
-    assert [r["kind"] for r in records][-2:] == ["sample", "finished"]
+    assert [r["kind"] for r in records][-3:] == ["sample", "resume_point", "finished"]
     manifest = Checkpoints(sessions.store).verify("toy-first")
     assert (manifest.base_model, manifest.resolution, manifest.run) == ("sd15-tiny", 64, "first")
     assert len(list(sessions.store.list(f"{RUN}/tensorboard/"))) == 2

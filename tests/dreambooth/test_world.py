@@ -25,7 +25,7 @@ from dreambooth.recipe import parse
 from safetensors.torch import load_file, save_file
 
 from tests.dreambooth.conftest import encoded, picture, read_records
-from tests.dreambooth.group import Became, Group, end_of, is_gone, wait_until, workers_of
+from tests.dreambooth.group import SLOW, Became, Group, end_of, is_gone, wait_until, workers_of
 
 BOTH = {
     "text_encoder": {"steps": 2, "learning_rate": 1e-4},
@@ -50,10 +50,11 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 }
 LONG = {
     "text_encoder": {"steps": 3, "learning_rate": 1e-4},
-    "unet": {"steps": 20, "learning_rate": 1e-3},
+    "unet": {"steps": 40, "learning_rate": 1e-3},
     "ema_decay": 0.9,
     "resume_point_every_steps": 1,
 }
+SLOWLY = {SLOW: "0.3"}
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +124,14 @@ def test_processes_agree_on_steps_that_fp16_has_to_repeat(group: Group, tmp_path
 
 def test_killed_and_stopped_in_every_way_they_go_on_bit_for_bit(group: Group, undisturbed: Became) -> None:
     run = "disturbed"
-    process = group.start(run, LONG)
+    process = group.start(run, LONG, **SLOWLY)
     group.wait_for(run, "resume_point", 2, process)
     workers = workers_of(process)
     assert len(workers) == 2
     process.kill()  # the launcher alone
     wait_until(lambda: all(is_gone(worker) for worker in workers))
 
-    process = group.start(run, LONG)
+    process = group.start(run, LONG, **SLOWLY)
     group.wait_for(run, "resume_point", 3, process)
     workers = workers_of(process)
     os.kill(workers[1], signal.SIGKILL)
@@ -138,7 +139,7 @@ def test_killed_and_stopped_in_every_way_they_go_on_bit_for_bit(group: Group, un
     assert is_gone(workers[0])
     assert "another process of this run has ended" in group.messages(run)
 
-    process = group.start(run, {**LONG, "resume_point_every_steps": 0})
+    process = group.start(run, {**LONG, "resume_point_every_steps": 0}, **SLOWLY)
     group.wait_for(run, "progress", 2, process)
     process.terminate()
     assert end_of(process) == 143
@@ -160,11 +161,11 @@ def test_two_machines_are_as_good_as_one(group: Group, undisturbed: Became) -> N
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
 
-    def start(node: int) -> BaseProcess:
-        together = {"DARKROOM_NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    def start(node: int, **variables: str) -> BaseProcess:
+        together = {"DARKROOM_NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **variables}
         return group.start(run, LONG, processes=1, JOB_COMPLETION_INDEX=str(node), **together)
 
-    second, first = start(1), start(0)
+    second, first = start(1, **SLOWLY), start(0, **SLOWLY)
     group.wait_for(run, "resume_point", 2, first, second)
     os.kill(workers_of(second)[0], signal.SIGKILL)
     assert (end_of(first), end_of(second)) == (76, 137)

@@ -1,8 +1,10 @@
 """Settings that would need less memory, for a training that does not fit."""
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any, Final
 
@@ -34,30 +36,42 @@ class _Change:
 
 def find(case: Case, available_bytes: int) -> Proposal | None:
     """The first combination that fits: few changes before many, and adapters instead of weights last."""
-    found = _first(case, [], available_bytes)
+    found = _first(case, (), available_bytes)
     if found or case.recipe.lora or case.recipe.reference_order:
         return found
-    return _first(_with_adapters(case), [f"lora (rank {_LORA.rank})"], available_bytes)
+    adapters = _Change(f"lora (rank {_LORA.rank})", {"lora": _LORA})
+    return _first(_with_adapters(case), (adapters,), available_bytes)
 
 
-def _first(case: Case, words: list[str], available_bytes: int) -> Proposal | None:
-    """words: what distinguishes this case from the training that was ordered, if anything does."""
-    for changes in _combinations(case.recipe):
-        said = [*(change.words for change in changes), *words]
+def _first(case: Case, made: tuple[_Change, ...], available_bytes: int) -> Proposal | None:
+    """made: what distinguishes this case from the training that was ordered already."""
+
+    def fitting(changes: Sequence[_Change]) -> Proposal | None:
         fields = {name: value for change in changes for name, value in change.fields.items()}
         needed = memory.predict(replace(case, recipe=replace(case.recipe, **fields))).num_bytes
-        if said and needed <= available_bytes:
-            return Proposal(" and ".join(said), needed)
+        words = " and ".join(change.words for change in (*changes, *made))
+        return Proposal(words, needed) if needed <= available_bytes else None
+
+    singles = [*_checkpointing(case.recipe), *_optimizer(case.recipe)]
+    batches = list(_batches(case.recipe))
+    if not fitting([*batches[-1:], *singles]):  # nothing needs less
+        return None
+    if made and (found := fitting([])):
+        return found
+    for count in range(1, len(singles) + 2):
+        for chosen in combinations(singles, count):
+            if found := fitting(chosen):
+                return found
+        for chosen in combinations(singles, count - 1):
+            if found := _largest([partial(fitting, [batch, *chosen]) for batch in batches]):
+                return found
     return None
 
 
-def _combinations(recipe: Recipe) -> Iterator[tuple[_Change, ...]]:
-    singles = [*_checkpointing(recipe), *_optimizer(recipe)]
-    batches = list(_batches(recipe))
-    for count in range(len(singles) + 2):
-        yield from combinations(singles, count)
-        if count:
-            yield from ((batch, *others) for others in combinations(singles, count - 1) for batch in batches)
+def _largest(tries: Sequence[Callable[[], Proposal | None]]) -> Proposal | None:
+    """The first that fits, if after it all fit."""
+    index = bisect_left(range(len(tries)), True, key=lambda number: tries[number]() is not None)
+    return tries[index]() if index < len(tries) else None
 
 
 def _checkpointing(recipe: Recipe) -> Iterable[_Change]:
