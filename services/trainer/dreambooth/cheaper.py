@@ -54,7 +54,8 @@ def _first(case: Case, made: tuple[_Change, ...], available_bytes: int) -> Propo
 
     singles = [*_checkpointing(case.recipe), *_optimizer(case.recipe)]
     batches = list(_batches(case.recipe))
-    if not fitting([*batches[-1:], *singles]):  # nothing needs less
+    # Nothing needs less than one of these: accumulated gradients may weigh more than the smaller batch saves.
+    if not (fitting(singles) or fitting([*batches[-1:], *singles])):
         return None
     if made and (found := fitting([])):
         return found
