@@ -52,7 +52,7 @@ format: $(READY)  ## rewrite code and protos in the project's format
 	$(BIN)/ruff check --fix .
 	cd protos && ../$(BIN)/buf format -w --exclude-path buf
 
-bench: $(READY)  ## speed of training as ratios, one JSON line each; also on a GPU if there is one; about 7 minutes
+bench: $(READY)  ## speed of training as ratios, one JSON line each; also on a GPU if there is one
 	@$(BIN)/python -m bench.train
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	  then $(BIN)/python -m bench.train_gpu; \
