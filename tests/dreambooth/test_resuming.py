@@ -49,14 +49,14 @@ def stopped(train: Train) -> Callable[..., None]:
     return begin
 
 
-@pytest.mark.parametrize("looks", [1, 2, 3, 4, 5, 6])
+# Inside an accumulation of the first stage, between the stages, inside one of the second. `test_torture` kills anywhere.
+@pytest.mark.parametrize("looks", [2, 5, 8])
 def test_stopped_at_any_step_it_goes_on_bit_for_bit(
     order: Order, train: Train, stopped: Callable[..., None], looks: int
 ) -> None:
     wanted = order(text_encoder={"steps": 2, "learning_rate": 1e-4}, gradient_accumulation_steps=2)
     whole = train(wanted)
-    if looks <= 6:
-        stopped(wanted, looks)
+    stopped(wanted, looks)
     resumed = train(wanted, run=RUN)
     assert places(resumed) == places(whole)
     assert resumed.losses() == whole.losses()
