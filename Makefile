@@ -32,7 +32,7 @@ run: $(READY)  ## start the store and all services on this machine; Ctrl-C stops
 setup: $(READY)  ## create the virtual environment and install everything (done by the other targets too)
 
 test: $(READY)  ## every test that needs no cluster and no network
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile tests
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests
 
 check: $(READY)  ## format, lint, types, import contracts, protos, README
 	$(BIN)/ruff format --check .

@@ -38,3 +38,9 @@ def store(store_config: StoreConfig) -> Iterator[ObjectStore]:
 def tiny_models() -> Path:
     """The folder of the small trained models."""
     return Path(__file__).parents[1] / "models" / "tiny"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes comes first, so that two workers end at the same time."""
+    slow = ("tests/system/", "tests/dreambooth/", "tests/trainer/")
+    items.sort(key=lambda item: next((i for i, folder in enumerate(slow) if item.nodeid.startswith(folder)), len(slow)))
