@@ -5,12 +5,11 @@ Shapes: N pictures of a micro-step, C latent channels, H x W latent pixels, T to
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
-from dreambooth import loss
+from dreambooth import loss, micro_step
 from dreambooth.errors import Diverged
 from dreambooth.examples import Contexts, Example, Examples
 from dreambooth.exits import StopSignal
@@ -23,7 +22,6 @@ from dreambooth.stages import Stage
 from dreambooth.state import StageState
 from dreambooth.world import World
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_SCALES = 64  # fp16 gradients that overflow at every scale down to 2^-48 are not finite at all
 
 
@@ -106,7 +104,7 @@ def _gradients(
 
 
 def _predict(material: Material, contexts: Contexts, example: Example) -> torch.Tensor:
-    with _autocast(material.recipe.precision, material.parts.device):
+    with micro_step.autocast(material.recipe.precision, material.parts.device):
         context = contexts.of(example.prompts)  # (N, T, D)
         predicted: torch.Tensor = material.parts.unet(example.noisy, example.timesteps, context, return_dict=False)[0]
     return predicted
@@ -118,8 +116,3 @@ def _check(world: World, stop: StopSignal, state: StageState) -> None:
         state.optimizer.drop_gradients()
         stop.set()
         stop.check()
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    kind = _AUTOCAST.get(precision)
-    return torch.autocast(device.type, kind) if kind else nullcontext()
