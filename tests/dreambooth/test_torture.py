@@ -9,7 +9,7 @@ from artifacts.store import ObjectStore
 from tests.dreambooth import torture
 from tests.dreambooth.torture_preload import build_base
 
-KILLS = 3
+KILLS = 2
 
 
 @pytest.mark.parametrize("name", ["freeze", "prior"])

@@ -32,8 +32,6 @@ BOTH = {
     "unet": {"steps": 3, "learning_rate": 1e-3},
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "adamw": {**BOTH, "flip": True, "caption_dropout": 0.3},
-    "lora": {**BOTH, "lora": {"rank": 4, "alpha": 2}, "crop": "buckets"},
     "freeze": {
         **BOTH,
         "stages": "joint_then_freeze",
@@ -45,12 +43,16 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "text_encoder": {"steps": 0},
         "unet": {"steps": 3, "learning_rate": 1e-3},
         "prior_preservation": {"class_prompt": "a toy", "num_class_images": 3},
+        "lora": {"rank": 4, "alpha": 2},
+        "crop": "random",
+        "flip": True,
+        "caption_dropout": 0.3,
         "precision": "bf16",
     },
 }
 LONG = {
     "text_encoder": {"steps": 3, "learning_rate": 1e-4},
-    "unet": {"steps": 40, "learning_rate": 1e-3},
+    "unet": {"steps": 20, "learning_rate": 1e-3},
     "ema_decay": 0.9,
     "resume_point_every_steps": 1,
 }

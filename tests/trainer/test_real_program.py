@@ -58,7 +58,7 @@ async def test_a_cancelled_run_goes_on_from_its_resume_point(real: TrainerConfig
         wanted = session_pb.Session(base_model="sd15-tiny")
         made = await client.sessions.CreateSession(session_pb.CreateSessionRequest(session_id="toy", session=wanted))
         await upload(client, made.name, "toy-1.png", toy(20))
-        run = await created(client, made.name, 150)
+        run = await created(client, made.name, 60)
         async for event in client.training.WatchRun(pb.WatchRunRequest(name=run.name)):
             if event.progress.step >= 2:
                 break
@@ -80,6 +80,6 @@ async def test_a_cancelled_run_goes_on_from_its_resume_point(real: TrainerConfig
         events = await watched(client, run.name)
     done = events[-1].run
     assert (done.state, done.error, done.inexact) == (pb.RUN_STATE_SUCCEEDED, "", True), messages(events)
-    assert steps(events) == list(range(1, 151))
+    assert steps(events) == list(range(1, 61))
     assert f"going on from the resume point at step {newest.step}" in messages(events)
     assert Checkpoints(store).get(done.checkpoint.removeprefix("checkpoints/")).metrics["inexact"] is True

@@ -40,9 +40,9 @@ class Examples:
     def make(self, drawn: Drawn) -> Example:
         """The same for the same draws, whatever happened before."""
         parts, shown = self._parts, [self._images.every[view.index] for view in drawn.views]
-        latents = self._latents.sample(drawn.views, drawn.latent.to(parts.device))
-        noise = drawn.noise.to(parts.device)
-        timesteps = torch.tensor(drawn.timesteps, device=parts.device)
+        latents = self._latents.sample(drawn.views, _sent(drawn.latent, parts.device))
+        noise = _sent(drawn.noise, parts.device)
+        timesteps = _sent(torch.tensor(drawn.timesteps), parts.device)
         schedule = parts.alphas_cumprod
         gamma = self._recipe.min_snr_gamma
         return Example(
@@ -65,3 +65,8 @@ class Contexts:
     def of(self, prompts: Sequence[str]) -> torch.Tensor:
         """With gradients where the text encoder learns."""
         return self._states.of(prompts)
+
+
+def _sent(drawn: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device. A GPU fetches it from page-locked memory by itself: the host does not wait for the steps before."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)

@@ -126,10 +126,13 @@ def _optimizer_bytes(recipe: Recipe, parts: Parts, stage: Stage) -> int:
 
 
 def _update_bytes(recipe: Recipe, parts: Parts, trained: list[torch.Tensor]) -> int:
-    """What an update needs for itself. On CUDA, torch's optimizers that are not fused work on all weights at once."""
+    """What an update needs for itself. On CUDA, torch's AdamW that is not fused works on all weights at once.
+
+    Adafactor, Prodigy: measured on an H100 with SD1.5's UNet, 1.8 and 1.0 times the largest weight.
+    """
     if recipe.optimizer == ADAMW_8BIT or (recipe.optimizer == ADAMW and not recipe.reference_order):
         return 0
-    at_once = parts.device.type == "cuda" and recipe.optimizer != PRODIGY
+    at_once = parts.device.type == "cuda" and recipe.optimizer == ADAMW
     copied = numel(trained) if at_once else max(weight.numel() for weight in trained)
     return (1 if recipe.optimizer == ADAMW else 2) * copied * FP32_BYTES
 

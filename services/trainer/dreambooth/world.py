@@ -145,6 +145,8 @@ def join(place: Place | None) -> World:
 
     Raises PartnerLost if they do not come, RecipeInvalid for more processes than GPUs.
     """
+    # Else cuDNN may add in another order each time, and a resumed run in fp32 is not bit-equal; it costs no speed.
+    torch.backends.cudnn.deterministic = True
     if place is None:
         return World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     from accelerate import PartialState
