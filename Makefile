@@ -8,7 +8,7 @@ WHEELS ?= $(wildcard ../shared/wheels)
 UV_VERSION := 0.13.9
 READY := $(VENV)/.ready
 # Packages that are type-checked, each as the code imports it.
-PACKAGES := chassis artifacts captioner trainer dreambooth converter webui_gateway webui_engine darkroom_cli
+PACKAGES := chassis artifacts jobs captioner trainer dreambooth converter webui_gateway webui_engine darkroom_cli
 PYTEST := $(BIN)/python -m pytest
 # One thread of torch for each process: spinning threads on shared cores are several times slower.
 export OMP_WAIT_POLICY ?= PASSIVE

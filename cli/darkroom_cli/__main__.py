@@ -2,7 +2,20 @@
 
 import typer
 
-from darkroom_cli.commands import caption, convert, crop, generate, runs, session, session_archive, train
+from darkroom_cli.commands import (
+    bucket,
+    caption,
+    convert,
+    crop,
+    generate,
+    models,
+    render,
+    runs,
+    session,
+    session_archive,
+    smoke,
+    train,
+)
 from darkroom_cli.demo.command import demo
 from darkroom_cli.launcher.command import up
 
@@ -14,6 +27,7 @@ app = typer.Typer(
     epilog="Start with `darkroom up`; the other commands talk to it. DARKROOM_DATA names its data folder, by default ./data.",
 )
 _HERE, _PHOTOS, _TRAINING, _PICTURES = "On this machine", "Photos and words", "Training", "Models and pictures"
+_CLUSTER = "In a cluster"
 app.command(rich_help_panel=_HERE)(up)
 app.command(rich_help_panel=_HERE)(demo)
 session.app.command("export")(session_archive.export_session)
@@ -27,8 +41,11 @@ app.add_typer(runs.runs_app, name="runs", rich_help_panel=_TRAINING)
 app.add_typer(runs.runs_app, name="run", hidden=True)  # people say `darkroom run show`
 app.command(rich_help_panel=_PICTURES)(convert.convert)
 app.command(rich_help_panel=_PICTURES)(convert.inspect)
-app.command(rich_help_panel=_PICTURES)(generate.models)
+app.add_typer(models.app, name="models", rich_help_panel=_PICTURES)
 app.command(rich_help_panel=_PICTURES)(generate.generate)
+app.add_typer(bucket.app, name="bucket", rich_help_panel=_CLUSTER)
+app.command(rich_help_panel=_CLUSTER)(render.render)
+app.command(rich_help_panel=_CLUSTER)(smoke.smoke)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from artifacts.config import StoreConfig
 from chassis.config import ConfigError, ServerConfig, read, setting, settings
 
 
@@ -217,3 +218,69 @@ def test_settings_are_listed_in_order_with_nested_ones() -> None:
 
 def test_every_setting_of_a_server_is_explained() -> None:
     assert all(item.doc and item.env.startswith("DARKROOM_") for item in settings(ServerConfig))
+
+
+@dataclass(frozen=True)
+class Store:
+    """As another library declares it: not secret, but it may lie in a file all the same."""
+
+    user: str = field(metadata={"env": "X_USER", "doc": "a user", "by_file": True})
+    password: str = setting("X_PASSWORD", "password", secret=True)
+    place: str = setting("X_PLACE", "place", default="here")
+
+
+def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "user").write_text("me")
+    (tmp_path / "password").write_bytes(b" with spaces \r\n\n")
+    environ = {"X_USER_FILE": str(tmp_path / "user"), "X_PASSWORD_FILE": str(tmp_path / "password")}
+    assert read(Store, environ) == Store("me", " with spaces ")
+    assert read(Store, {**environ, "X_USER": "", "X_PLACE_FILE": "/no such file"}).place == "here"
+
+
+def test_what_is_wrong_with_the_file_of_a_secret_is_said_without_its_content(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+
+    def problem(path: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            read(Store, {"X_USER": "me", "X_PASSWORD_FILE": path})
+        (found,) = caught.value.problems
+        return found
+
+    assert problem("/nowhere/at/all") == (
+        "X_PASSWORD_FILE is '/nowhere/at/all': the file cannot be read: No such file or directory"
+    )
+    assert problem(str(tmp_path)).endswith("the file cannot be read: Is a directory")
+    assert problem(str(tmp_path / "empty")).endswith("the file is empty: expected the value in it")
+    assert problem(str(tmp_path / "binary")).endswith("expected a file of UTF-8 text")
+
+
+def test_a_value_and_a_file_are_one_too_many(tmp_path: Path) -> None:
+    (tmp_path / "user").write_text("me")
+    with pytest.raises(ConfigError) as caught:
+        read(Store, {"X_USER": "you", "X_USER_FILE": str(tmp_path / "user"), "X_PASSWORD": "hunter2"})
+    assert caught.value.problems == ("X_USER and X_USER_FILE are both set: keep one of them",)
+
+
+def test_a_part_that_may_be_left_out_is_there_if_one_of_its_values_is_in_a_file(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class House:
+        store: Store | None = None
+
+    (tmp_path / "user").write_text("me")
+    with pytest.raises(ConfigError, match="X_PASSWORD is not set"):
+        read(House, {"X_USER_FILE": str(tmp_path / "user")})
+
+
+def test_the_value_in_a_file_has_to_keep_the_rules_of_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "pin").write_text("s3cret\n")
+    with pytest.raises(ConfigError) as caught:
+        read(Settings, {"X_ENDPOINT": "store:1", "X_PIN_FILE": str(tmp_path / "pin")})
+    assert caught.value.problems == (
+        "X_PIN is a value that is not shown because it is secret: expected a whole number",
+    )
+
+
+def test_the_store_s_credentials_and_every_token_may_lie_in_files() -> None:
+    names = {item.env for part in (StoreConfig, ServerConfig) for item in settings(part) if item.by_file}
+    assert names == {"DARKROOM_S3_ACCESS_KEY", "DARKROOM_S3_SECRET_KEY", "DARKROOM_TOKEN"}

@@ -22,7 +22,7 @@ def test_the_text_table_is_aligned() -> None:
         "X_LEVEL   low or high           low         a | b",
         "X_RATE    number of at least 0  2           a rate",
         "X_SIZES   list of whole number  1,2         sizes",
-        "X_KEY     text, secret          (secret)    a key",
+        "X_KEY     text, secret          (secret)    a key; or X_KEY_FILE, a file that holds it",
     ]
 
 

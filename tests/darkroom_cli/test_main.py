@@ -69,7 +69,7 @@ def test_every_command_speaks_json(path: tuple[str, ...]) -> None:
         (("ask", "photo.jpg", "what is it?"), "'photo.jpg' does not exist"),
         (("runs", "watch", "toy"), "'toy' is no run; write SESSION/RUN"),
         (("generate", "a toy", "--canny", "edges.png"), "'edges.png' does not exist"),
-        (("generat", "a toy"), "Did you mean 'generate'?"),
+        (("generat", "a toy"), "Did you mean 'generate'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -12,12 +12,12 @@ from artifacts.checkpoints import Checkpoints
 from diffusers import StableDiffusionPipeline
 from dreambooth import base_model, lora_layouts, parts, text
 from dreambooth.errors import Stopped
+from jobs.recipe import Recipe
 from safetensors import safe_open
 from safetensors.torch import load_file
 from trainer import base_models
 from trainer.base_model_files import LocalFiles
 from trainer.errors import ResolutionUnsupported
-from trainer.recipe import Recipe
 
 from tests.dreambooth import micro_model
 from tests.dreambooth.test_resuming import StopAfter

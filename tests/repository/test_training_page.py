@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from darkroom_cli.__main__ import app
 from dreambooth import exits
-from trainer.presets import PRESETS
+from jobs.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text()

@@ -6,8 +6,8 @@ from dataclasses import asdict, fields, replace
 import dreambooth.recipe
 import pytest
 from darkroom.trainer.v1 import training_pb2 as pb
-from trainer.presets import PRESETS
-from trainer.recipe import Lora, PriorPreservation, Recipe, StageSettings, to_json
+from jobs.presets import PRESETS
+from jobs.recipe import Lora, PriorPreservation, Recipe, StageSettings, to_json
 from trainer.server.recipes import from_recipe, to_recipe
 
 EVERYTHING = Recipe(

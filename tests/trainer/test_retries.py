@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from jobs.execution import Execution
+from jobs.render import render
 from trainer import retries
 from trainer.job_status import COMPLETE, FAILED, Condition, JobStatus
-from trainer.manifest import Execution, render
 
-from tests.trainer.test_manifest import SPEC
+from tests.jobs.test_render import SPEC
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 JOB = render(SPEC, Execution(backoff_limit=2))

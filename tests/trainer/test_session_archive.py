@@ -20,12 +20,14 @@ from artifacts.store import ObjectStore
 from darkroom.trainer.v1 import session_pb2 as pb
 from darkroom.trainer.v1 import training_pb2
 from grpc import StatusCode
+from jobs.execution import Execution
+from jobs.recipe import Recipe, StageSettings
+from jobs.render import render
+from jobs.run_spec import RunSpec
 from trainer import session_placing
 from trainer.archive_index import NAME, Entry, Index, decode, etag
 from trainer.archive_staging import ROOT
 from trainer.errors import ArchiveInvalid
-from trainer.manifest import Execution, RunSpec, render
-from trainer.recipe import Recipe, StageSettings
 from trainer.runs import Runs
 
 from tests.trainer.conftest import Client, order, reason, upload, watched

@@ -15,10 +15,18 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _REGION = re.compile(r"[A-Za-z0-9_-]*")
 
 
-def _setting(env: str, doc: str, *, default: Any = MISSING, minimum: float | None = None, secret: bool = False) -> Any:
-    return field(
-        default=default, repr=not secret, metadata={"env": env, "doc": doc, "minimum": minimum, "secret": secret}
-    )
+def _setting(
+    env: str,
+    doc: str,
+    *,
+    default: Any = MISSING,
+    minimum: float | None = None,
+    secret: bool = False,
+    by_file: bool = False,
+) -> Any:
+    """by_file: the variable with _FILE at its end may name a file that holds the value; so for each secret."""
+    metadata = {"env": env, "doc": doc, "minimum": minimum, "secret": secret, "by_file": secret or by_file}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class StoreConfig:
     """One bucket of one S3 endpoint. Raises ValueError with everything that `problems` finds."""
 
     endpoint: str = _setting("DARKROOM_S3_ENDPOINT", "S3 endpoint, host:port or http(s)://host:port")
-    access_key: str = _setting("DARKROOM_S3_ACCESS_KEY", "S3 access key")
+    access_key: str = _setting("DARKROOM_S3_ACCESS_KEY", "S3 access key", by_file=True)
     secret_key: str = _setting("DARKROOM_S3_SECRET_KEY", "S3 secret key", secret=True)
     bucket: str = _setting("DARKROOM_S3_BUCKET", "bucket that holds sessions and checkpoints", default="darkroom")
     region: str = _setting("DARKROOM_S3_REGION", "region that requests are signed for", default="us-east-1")

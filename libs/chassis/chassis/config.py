@@ -3,6 +3,8 @@
 `__main__` calls `read` and passes the result on; nothing else looks at the environment.
 A setting is a dataclass field whose metadata names its variable, so a library can offer settings without importing this
 module. How one value is written is left to `values.py`.
+
+A secret may lie in a file, as Kubernetes and Docker mount them: DARKROOM_TOKEN_FILE names the file that holds DARKROOM_TOKEN.
 """
 
 import dataclasses
@@ -10,6 +12,7 @@ import os
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from chassis import logs, values
@@ -31,7 +34,10 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """One variable of the environment, as `settings` lists it. `default` is MISSING if the variable is required."""
+    """One variable of the environment, as `settings` lists it. `default` is MISSING if the variable is required.
+
+    by_file: the variable `file_env` may name a file that holds the value.
+    """
 
     env: str
     field: str
@@ -42,6 +48,12 @@ class Setting:
     maximum: float | None
     choices: tuple[str, ...]
     secret: bool
+    by_file: bool
+
+    @property
+    def file_env(self) -> str:
+        """The variable that names a file instead."""
+        return f"{self.env}_FILE"
 
     @property
     def required(self) -> bool:
@@ -62,7 +74,7 @@ def setting(
     """Declare a dataclass field that is read from the variable `env`.
 
     minimum and maximum are inclusive. A field without default is required. The value of a secret appears neither in
-    error messages nor in the dataclass's repr.
+    error messages nor in the dataclass's repr, and may lie in a file.
     """
     metadata = {"env": env, "doc": doc, "minimum": minimum, "maximum": maximum, "choices": choices, "secret": secret}
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
@@ -82,7 +94,8 @@ def settings(cls: type) -> Iterator[Setting]:
 def read(cls: type[C], environ: Mapping[str, str] | None = None) -> C:
     """Build the configuration from the environment (default: that of the process).
 
-    A variable that is set to nothing counts as not set. Fields that are dataclasses are read the same way; one declared
+    A variable that is set to nothing counts as not set. The value of a secret, and of a field whose metadata says
+    "by_file", may instead be in the file that its variable with _FILE at the end names; newlines at its end do not count. Fields that are dataclasses are read the same way; one declared
     as `X | None` is None unless at least one variable of X is set. For rules
     that a single setting cannot state, a class may have a generator method `problems() -> Iterator[str]`, or raise
     ValueError in `__post_init__`; their texts must not hold secrets. Raises ConfigError with every mistake.
@@ -105,7 +118,7 @@ def _read(cls: type[C], environ: Mapping[str, str], problems: list[str]) -> C | 
             value = _read_setting(_as_setting(field, hint), environ, problems)
         elif (part := _part(hint)) is None:
             continue
-        elif part is not hint and not any(environ.get(one.env) for one in settings(part)):
+        elif part is not hint and not any(_is_given(one, environ) for one in settings(part)):
             value = None
         else:
             value = _read(part, environ, problems)
@@ -154,6 +167,15 @@ def _problems_of_part(cls: type, arguments: Mapping[str, Any], missing: set[str]
 def _read_setting(setting: Setting, environ: Mapping[str, str], problems: list[str]) -> Any:
     """The value of one variable. After a mistake the default stands in, so that the reading can go on to the next."""
     text = environ.get(setting.env, "")
+    if setting.by_file and (path := environ.get(setting.file_env)):
+        if text:
+            problems.append(f"{setting.env} and {setting.file_env} are both set: keep one of them")
+            return setting.default
+        try:
+            text = _content(Path(path))
+        except (OSError, ValueError) as error:
+            problems.append(f"{setting.file_env} is {path!r}: {error}")
+            return setting.default
     if not text:
         if setting.required:
             problems.append(f"{setting.env} is not set: {setting.doc}")
@@ -166,6 +188,23 @@ def _read_setting(setting: Setting, environ: Mapping[str, str], problems: list[s
         problems.append(f"{setting.env} is {found}: expected {error.expected}")
         return setting.default
     return value
+
+
+def _is_given(setting: Setting, environ: Mapping[str, str]) -> bool:
+    return bool(environ.get(setting.env) or (setting.by_file and environ.get(setting.file_env)))
+
+
+def _content(path: Path) -> str:
+    """The text of a file without the newlines at its end. Raises OSError or ValueError, both with a text for the problem."""
+    try:
+        text = path.read_text("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("expected a file of UTF-8 text") from None
+    except OSError as error:
+        raise OSError(f"the file cannot be read: {error.strerror}") from error
+    if not text:
+        raise ValueError("the file is empty: expected the value in it")
+    return text
 
 
 def _as_setting(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
@@ -181,6 +220,7 @@ def _as_setting(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
         maximum=metadata.get("maximum"),
         choices=tuple(metadata.get("choices") or ()),
         secret=metadata.get("secret", False),
+        by_file=metadata.get("by_file", metadata.get("secret", False)),
     )
 
 

@@ -16,7 +16,8 @@ def as_text(cls: type) -> str:
 
 def _rows(cls: type) -> list[tuple[str, str, str, str]]:
     return [
-        (setting.env, _describe_value(setting), _describe_default(setting), setting.doc) for setting in settings(cls)
+        (setting.env, _describe_value(setting), _describe_default(setting), _describe_meaning(setting))
+        for setting in settings(cls)
     ]
 
 
@@ -36,3 +37,7 @@ def _describe_default(setting: Setting) -> str:
     if setting.secret and setting.default:
         return "(secret)"
     return values.render(setting.default) or "(empty)"
+
+
+def _describe_meaning(setting: Setting) -> str:
+    return f"{setting.doc}; or {setting.file_env}, a file that holds it" if setting.by_file else setting.doc

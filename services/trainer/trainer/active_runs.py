@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from artifacts.errors import ArtifactError, NotFound
+from jobs.run_spec import RunSpec
 
 from trainer.backends import Backend
 from trainer.event_reader import EventReader
 from trainer.events import Shown
-from trainer.manifest import RunSpec
 from trainer.metrics import TrainingMetrics
 from trainer.runs import FINAL, Runs, RunState
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from trainer.manifest import RunSpec
+from jobs.run_spec import RunSpec
 
 
 class Backend(Protocol):

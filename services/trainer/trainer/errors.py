@@ -3,7 +3,7 @@
 TrainerError
 ├── ImageUnreadable, ImageTooLarge, ImageTooSmall, ImageAnimated      the picture is at fault
 ├── FileNameUnsupported, Upload{Mismatch,TooLarge,Malformed}            the upload is at fault
-├── PageTokenInvalid, RequestIdReused, FieldsInvalid                  the request is at fault
+├── PageTokenInvalid, RequestIdReused                                 the request is at fault
 ├── BaseModelUnknown, BaseModelUnsupported, ResolutionUnsupported     the base model cannot do it
 ├── SessionEmpty, FilesUnusable, Caption{WithoutImage,Missing}        the session is not ready
 ├── SessionNotExportable, SessionChanged, OffsetBeyondEnd            the export cannot begin or go on
@@ -110,14 +110,6 @@ class RequestIdReused(TrainerError):
         )
         self.request_id = request_id
         self.name = name
-
-
-class FieldsInvalid(TrainerError):
-    """Fields contradict each other. Attribute: problems, pairs of field path and description."""
-
-    def __init__(self, *problems: tuple[str, str]) -> None:
-        super().__init__("; ".join(f"{field}: {text}" for field, text in problems))
-        self.problems = problems
 
 
 class BaseModelUnknown(TrainerError):

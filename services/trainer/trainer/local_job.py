@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from artifacts.store import StoreConfig
+from jobs.run_spec import RunSpec
 
 from trainer.config import LocalConfig
 from trainer.local_supervisor import STOP_GRACE_SECONDS
-from trainer.manifest import RunSpec
 from trainer.run_folder import RunFolder, machine_id
 
 # What supervisors give their programs, and time for their last words.
@@ -33,7 +33,10 @@ class LocalJobs:
     def __init__(self, store: StoreConfig, settings: LocalConfig, stop_runs: bool) -> None:
         self._settings = settings
         self._stop_runs = stop_runs
-        self._environment = {**os.environ, **_as_environment(store), **_as_environment(settings)}
+        given = {**_as_environment(store), **_as_environment(settings)}
+        # What the service read from the file of a secret is among them as a value; both would be too many.
+        inherited = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in given}
+        self._environment = {**inherited, **given}
         self._lock = threading.Lock()
         # Supervisors that are children of this very process: they must be reaped.
         self._children: dict[Path, subprocess.Popen[bytes]] = {}

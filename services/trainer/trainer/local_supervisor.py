@@ -23,12 +23,12 @@ from typing import Any, TypeVar
 from artifacts.errors import NotFound, StoreUnavailable
 from artifacts.store import ObjectStore
 from chassis import config
+from jobs.manifest import container_of, environment_of
 
 from trainer import event_reader, retries
 from trainer.config import LocalConfig, SupervisorConfig
 from trainer.exit_codes import describe
 from trainer.job_status import CANCELLED, FAILED, Condition, JobStatus
-from trainer.manifest import container_of, environment_of
 from trainer.run_folder import RunFolder
 from trainer.runs import Runs
 
@@ -37,6 +37,7 @@ _CANCEL_CHECK_SECONDS = 1.0
 # A service that stops waits for its supervisors, and a person at Ctrl-C for the service. Most programs save their state in
 # this time; one that is cut off goes on from the resume point before.
 STOP_GRACE_SECONDS = 25.0
+_STORE = "DARKROOM_S3_"
 _CANNOT_START = 127  # as a shell says it
 _LOG_TAIL_BYTES = 4 * 1024 * 1024
 
@@ -212,11 +213,15 @@ class Supervisor:
 
 
 def _environment(job: Mapping[str, Any], status: JobStatus) -> dict[str, str]:
-    """What a pod would have: the image's variables, the store's secret, those of the manifest, and how it was resumed."""
+    """What a pod would have: the image's variables, those of the manifest, the store, and how it was resumed.
+
+    Where the store is and its credentials are this machine's: a manifest that was made for a cluster names files of a pod.
+    """
     image = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
-    secret = {name: value for name, value in os.environ.items() if name.startswith("DARKROOM_S3_")}
+    store = {name: value for name, value in os.environ.items() if name.startswith(_STORE)}
+    ordered = {name: value for name, value in environment_of(job).items() if not name.startswith(_STORE)}
     resumed = {"DARKROOM_ACCEPT_INEXACT": "true"} if status.accept_inexact else {}
-    return {**image, **secret, **environment_of(job), **resumed}
+    return {**image, **ordered, **store, **resumed}
 
 
 def _now() -> datetime:

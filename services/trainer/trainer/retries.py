@@ -7,6 +7,8 @@ Ignore and Count on exit codes (batch/v1, "Pod failure policy").
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.failures import failure_action
+
 from trainer.job_status import COMPLETE, FAILED, Condition, JobStatus
 
 _MAX_DELAY_SECONDS = 360.0
@@ -30,15 +32,6 @@ def conclusion(manifest: Mapping[str, Any], status: JobStatus) -> Condition | No
         message = f"attempt {len(failures)} of at most {limit + 1} failed: {last.error}"
         return Condition(FAILED, last.end_time, "BackoffLimitExceeded", message)
     return None
-
-
-def failure_action(manifest: Mapping[str, Any], exit_code: int | None) -> str:
-    """FailJob, Ignore or Count: the first rule on exit codes that matches decides."""
-    for rule in manifest["spec"].get("podFailurePolicy", {}).get("rules", ()):
-        condition = rule.get("onExitCodes")
-        if condition and exit_code and (exit_code in condition["values"]) == (condition["operator"] == "In"):
-            return str(rule["action"])
-    return "Count"
 
 
 def delay_seconds(first_seconds: float, status: JobStatus) -> float:

@@ -20,11 +20,12 @@ from artifacts.checkpoints import Checkpoints
 from artifacts.errors import AlreadyExists, Conflict, ManifestInvalid, NotFound
 from artifacts.records import SCHEMA, encode, rfc3339
 from artifacts.store import ObjectStore
+from jobs import manifest
+from jobs.run_spec import RunSpec
 
-from trainer import event_reader, job_status, manifest, resume_points
+from trainer import event_reader, job_status, resume_points
 from trainer.events import ProgressRecord
 from trainer.job_status import CANCELLED, COMPLETE, JobStatus
-from trainer.manifest import RunSpec
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from artifacts.manifest import Manifest
 from artifacts.records import SCHEMA, encode, rfc3339
 from artifacts.sessions import Session, Sessions
 from artifacts.store import ObjectStore
+from jobs import manifest
 
-from trainer import archive_index, archive_tar, manifest
+from trainer import archive_index, archive_tar
 from trainer.archive_index import Entry, Index
 from trainer.archive_tar import Layout
 from trainer.errors import OffsetBeyondEnd, SessionChanged, SessionNotExportable

@@ -15,13 +15,16 @@ from datetime import UTC, datetime
 from artifacts.errors import AlreadyExists, ManifestInvalid, NotFound
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
+from jobs.errors import FieldsInvalid
+from jobs.execution import Execution
+from jobs.recipe import Recipe
+from jobs.render import render
+from jobs.run_spec import RunSpec
 
 from trainer import paging, resume_points, resuming, session_checks, session_lock
 from trainer.backends import Backend
 from trainer.base_models import BaseModels
-from trainer.errors import FieldsInvalid, RequestIdReused, RunActive, RunFinished
-from trainer.manifest import Execution, RunSpec, render
-from trainer.recipe import Recipe
+from trainer.errors import RequestIdReused, RunActive, RunFinished
 from trainer.resume_points import ResumePoint
 from trainer.runs import Run, Runs, RunState
 
@@ -163,10 +166,7 @@ class Training:
 
     def _checked(self, order: Order, run_id: str, now: datetime) -> RunSpec:
         """The run as it will be, after every check that needs no computation on pictures."""
-        order.recipe.check()
-        if order.recipe.reference_order and self._execution.gpus > 1:
-            problem = f"draws for one process, and runs here have {self._execution.gpus}, one for each GPU"
-            raise FieldsInvalid(("recipe.reference_order", problem))
+        self._execution.check_recipe(order.recipe)
         session = self._sessions.get(order.session)
         base_model = order.recipe.base_model or session.base_model
         if not base_model:

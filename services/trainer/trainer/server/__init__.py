@@ -14,6 +14,8 @@ from chassis.errors import ErrorRule, ErrorTable
 from chassis.server import Binding, Server
 from darkroom.trainer.v1 import session_pb2, session_pb2_grpc, training_pb2, training_pb2_grpc
 from grpc import StatusCode
+from jobs.execution import Execution, Gpu
+from jobs.run_spec import RunSpec
 from prometheus_client import CollectorRegistry
 
 from trainer import errors
@@ -23,7 +25,6 @@ from trainer.base_models import BaseModels
 from trainer.config import TrainerConfig
 from trainer.cropping import Cropper
 from trainer.local_job import LocalJobs
-from trainer.manifest import Execution, RunSpec
 from trainer.metrics import TrainingMetrics
 from trainer.server.sessions import SessionServicer
 from trainer.server.training import TrainingServicer
@@ -135,5 +136,5 @@ def _execution(config: TrainerConfig) -> Execution:
         image=config.run_image,
         backoff_limit=config.backoff_limit,
         grace_seconds=config.grace_seconds,
-        gpus=config.run_gpus,
+        gpu=Gpu(enabled=config.run_gpus > 0, count=max(config.run_gpus, 1)),
     )

@@ -1,13 +1,12 @@
 """Recipes on the wire: darkroom.trainer.v1.Recipe to the domain's recipe and back."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from darkroom.trainer.v1 import training_pb2 as pb
-
-from trainer.presets import PRESETS, PRODIGY_LEARNING_RATE
-from trainer.recipe import Lora, PriorPreservation, Recipe, StageSettings
+from jobs import recipe_defaults
+from jobs.recipe import Recipe, StageSettings
+from jobs.recipe_defaults import STAGES
 
 Words: TypeAlias = Mapping[str, Any]
 
@@ -62,34 +61,24 @@ _PLAIN: Final = (
     "keep_resume_points",
     "reference_order",
 )
-_STAGES: Final = ("text_encoder", "unet")
 _OPTIONAL: Final = ("max_gradient_norm", "weight_decay")
 
 
 def to_recipe(message: pb.Recipe) -> Recipe:
-    """Domain recipe; what is not set has the value of the preset, and without one its default.
-
-    A stage that is not set has a rate that Prodigy can work with, if that is the optimizer.
-    """
-    found: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(message, name))}
-    found |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
-    found |= {name: _word(words, value) for name, words in _ENUMS.items() if (value := getattr(message, name))}
+    """Domain recipe; what is not set has the value of the preset, and without one its default."""
+    given: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(message, name))}
+    given |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
+    given |= {name: _word(words, value) for name, words in _ENUMS.items() if (value := getattr(message, name))}
     if prompt := message.instance_prompt.strip():
-        found["instance_prompt"] = prompt
+        given["instance_prompt"] = prompt
     if message.sample_prompts:
-        found["sample_prompts"] = tuple(message.sample_prompts)
-    preset = PRESETS.get(_PRESET_NAMES.get(message.preset, ""), {})
-    recipe = Recipe(**{**preset, **found})
-    if recipe.optimizer == "prodigy":
-        stages = {name: replace(getattr(recipe, name), learning_rate=PRODIGY_LEARNING_RATE) for name in _STAGES}
-        recipe = replace(recipe, **stages)
-    return replace(
-        recipe,
-        text_encoder=_to_stage(message, "text_encoder", recipe.text_encoder),
-        unet=_to_stage(message, "unet", recipe.unet),
-        lora=_to_lora(message.lora) if message.HasField("lora") else None,
-        prior_preservation=_to_prior(message.prior_preservation) if message.HasField("prior_preservation") else None,
-    )
+        given["sample_prompts"] = tuple(message.sample_prompts)
+    given |= {name: _to_stage(getattr(message, name)) for name in STAGES if message.HasField(name)}
+    if message.HasField("lora"):
+        given["lora"] = {name: getattr(message.lora, name) for name in ("rank", "alpha") if message.lora.HasField(name)}
+    if message.HasField("prior_preservation"):
+        given["prior_preservation"] = _to_prior(message.prior_preservation)
+    return recipe_defaults.completed(given, _PRESET_NAMES.get(message.preset, ""))
 
 
 def from_recipe(recipe: Recipe) -> pb.Recipe:
@@ -111,17 +100,9 @@ def from_recipe(recipe: Recipe) -> pb.Recipe:
     return message
 
 
-def _to_stage(message: pb.Recipe, name: Literal["text_encoder", "unet"], default: StageSettings) -> StageSettings:
-    if not message.HasField(name):
-        return default
-    stage: pb.StageSettings = getattr(message, name)
-    return StageSettings(
-        steps=stage.steps,
-        learning_rate=stage.learning_rate if stage.steps else default.learning_rate,
-        schedule=_word(_SCHEDULES, stage.schedule) if stage.schedule else default.schedule,
-        warmup_steps=stage.warmup_steps,
-        resolution_px=stage.resolution_px,
-    )
+def _to_stage(stage: pb.StageSettings) -> dict[str, Any]:
+    given = {name: getattr(stage, name) for name in ("steps", "learning_rate", "warmup_steps", "resolution_px")}
+    return given | ({"schedule": _word(_SCHEDULES, stage.schedule)} if stage.schedule else {})
 
 
 def _from_stage(stage: StageSettings) -> pb.StageSettings:
@@ -134,18 +115,13 @@ def _from_stage(stage: StageSettings) -> pb.StageSettings:
     )
 
 
-def _to_lora(message: pb.Lora) -> Lora:
-    rank = message.rank if message.HasField("rank") else Lora.rank
-    return Lora(rank, message.alpha if message.HasField("alpha") else float(rank))
-
-
-def _to_prior(message: pb.PriorPreservation) -> PriorPreservation:
-    default = PriorPreservation(message.class_prompt.strip())
-    return PriorPreservation(
-        class_prompt=default.class_prompt,
-        num_class_images=message.num_class_images or default.num_class_images,
-        weight=message.weight if message.HasField("weight") else default.weight,
-    )
+def _to_prior(message: pb.PriorPreservation) -> dict[str, Any]:
+    given: dict[str, Any] = {"class_prompt": message.class_prompt.strip()}
+    if message.num_class_images:
+        given["num_class_images"] = message.num_class_images
+    if message.HasField("weight"):
+        given["weight"] = message.weight
+    return given
 
 
 def _word(words: Words, value: int) -> str:

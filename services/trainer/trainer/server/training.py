@@ -14,9 +14,9 @@ from darkroom.trainer.v1 import training_pb2 as pb
 from darkroom.trainer.v1 import training_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from jobs.errors import FieldsInvalid
 
 from trainer.active_runs import ActiveRuns
-from trainer.errors import FieldsInvalid
 from trainer.events import MessageRecord, ProgressRecord, ResumePointRecord, SampleRecord
 from trainer.resume_points import ResumePoint
 from trainer.runs import Run

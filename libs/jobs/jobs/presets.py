@@ -7,7 +7,7 @@ Numbers: steps and rates of the two-stage notebook flow for a face and an object
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trainer.recipe import StageSettings
+from jobs.recipe import StageSettings
 
 # arXiv 2306.06101: Prodigy finds the size of its steps itself, the rate only scales it.
 PRODIGY_LEARNING_RATE: Final = 1.0

@@ -1,19 +1,31 @@
 """How a run trains: the recipe with its defaults filled in, and the JSON form in which the program of a Job reads it.
 
-`training` resolves a recipe before a run is accepted; limits of single fields are in the proto already, `presets` holds
-the ready recipes.
+The trainer resolves a recipe before a run is accepted; `presets` holds the ready recipes. Limits of single fields are in the
+proto, and for a run file in `recipe_file`.
 """
 
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
-from typing import Any
+from typing import Any, Protocol
 
-from trainer.base_models import BaseModel
-from trainer.errors import FieldsInvalid
+from jobs.errors import FieldsInvalid
 
 # What the program takes; more would average over millions of steps.
 MAX_EMA_DECAY = 0.999999
 TEXT_ENCODER_ONLY_FIRST, JOINT_THEN_FREEZE = "text_encoder_only_first", "joint_then_freeze"
+
+
+class BaseModel(Protocol):
+    """What a recipe needs to know of its base model. native_px: edge it was trained at."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def native_px(self) -> int: ...
+
+    def check_resolution(self, resolution_px: int) -> None:
+        """Raise an error of its own unless the model can train at this edge."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ class Recipe:
             raise FieldsInvalid(*problems)
 
     def resolved(self, model: BaseModel) -> "Recipe":
-        """The recipe for this base model, nothing left open. Raises ResolutionUnsupported."""
+        """The recipe for this base model, nothing left open. Raises what its check raises."""
         resolution_px = self.resolution_px or model.native_px
         for edge_px in {resolution_px, self.text_encoder.resolution_px, self.unet.resolution_px} - {0}:
             model.check_resolution(edge_px)

@@ -4,9 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from jobs.errors import FieldsInvalid
+from jobs.recipe import Lora, PriorPreservation, Recipe, StageSettings, from_json, to_json
 from trainer.base_models import BaseModel
-from trainer.errors import FieldsInvalid, ResolutionUnsupported
-from trainer.recipe import Lora, PriorPreservation, Recipe, StageSettings, from_json, to_json
+from trainer.errors import ResolutionUnsupported
 
 SD15 = BaseModel("sd15", "/models/sd15", "sd15", native_px=512, multiple_px=64)
 
