@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from dreambooth import available, case, cheaper, device_peaks, memory, rehearsal, stages, text
+from dreambooth import available, case, cheaper, device_peaks, memory, rehearsal, stages, text, threads
 from dreambooth.case import Case
 from dreambooth.errors import MemoryTooSmall
 from dreambooth.memory import Prediction
@@ -44,7 +44,8 @@ class Plan:
 
 
 def make(order: Order, parts: Parts, available_bytes: int | None = None) -> Plan:
-    """The plan of this run on this device, for all processes at the same time. The modules are left as they were.
+    """The plan of this run on this device, for all processes at the same time. The modules are left as they were; torch's
+    threads are settled.
 
     available_bytes: in place of what `available` finds. Raises MemoryTooSmall, in all processes if in one.
     """
@@ -54,6 +55,7 @@ def make(order: Order, parts: Parts, available_bytes: int | None = None) -> Plan
     training = case.of(order, parts)
     predicted = memory.predict(training)
     _refuse(order, training, predicted, available_bytes)
+    threads.settle(parts.device, predicted.micro_flops)
     seconds = _seconds(order.recipe, parts, training)
     sentences = (
         _what(order, parts),
