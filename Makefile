@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test torture check format bench bench-tiny lock proto-baseline clean
+.PHONY: help setup demo run test e2e cluster cluster-down torture check format bench bench-tiny lock proto-baseline clean
 
 ##@ Use
 
@@ -33,6 +33,16 @@ setup: $(READY)  ## create the virtual environment and install everything (done 
 
 test: $(READY)  ## every test that needs no cluster and no network
 	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests
+
+e2e: $(READY)  ## every test that needs a real Kubernetes: builds and starts one on this machine (Linux, root, Go)
+	@$(BIN)/python -m tests.cluster.harness build
+	@DARKROOM_E2E=1 OMP_NUM_THREADS=1 $(PYTEST) tests/cluster
+
+cluster: $(READY)  ## start the real Kubernetes of the tests and leave it up; prints the kubeconfig
+	@$(BIN)/python -m tests.cluster.harness up
+
+cluster-down: $(READY)  ## remove that Kubernetes, also after a crash
+	@$(BIN)/python -m tests.cluster.harness down
 
 check: $(READY)  ## format, lint, types, import contracts, protos, README
 	$(BIN)/ruff format --check .
@@ -75,7 +85,7 @@ clean:  ## remove the environment and everything that was built or written
 help:
 	@awk 'BEGIN {FS = ":.*##"} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Darkroom needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 ...")'

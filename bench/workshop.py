@@ -13,7 +13,7 @@ import torch
 from artifacts.embedded import EmbeddedStore
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
-from dreambooth import inputs, loop, parts, recipe, stages
+from dreambooth import case, inputs, loop, memory, parts, recipe, stages, threads
 from dreambooth.batches import Images
 from dreambooth.dataset import TrainingImage
 from dreambooth.examples import Examples
@@ -81,9 +81,11 @@ class BareLoop:
 
     @staticmethod
     def of(order: Order) -> "BareLoop":
-        """That of the first stage of an order."""
+        """That of the first stage of an order. Settles torch's threads as the trainer does."""
         stage = stages.of(order.recipe)[0].name
-        return BareLoop(parts.load(order.inputs.base, order.world.device), order.recipe, order.inputs.images_of(stage))
+        model = parts.load(order.inputs.base, order.world.device)
+        threads.settle(model.device, memory.predict(case.of(order, model)).micro_flops)
+        return BareLoop(model, order.recipe, order.inputs.images_of(stage))
 
     def advance(self, steps: int) -> None:
         """So many updates more."""

