@@ -1,0 +1,169 @@
+"""GPU blocks: off leaves no trace, on places pods where the card is, and training gets no shared card unless allowed."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from jobs import placement
+from jobs.execution_file import read_execution
+
+from tests.helm import chart
+from tests.helm.chart import Object, RenderError
+
+TRACES = ("nvidia", "amd.com", "gpu", "runtimeClass", "resourceClaims", "claims")
+
+
+def captioner(gpu: dict[str, Any], **values: Any) -> Object:
+    """The captioner's pod with this GPU block."""
+    memory = {"resources": {"requests": {"memory": "8Gi"}, "limits": {"memory": "8Gi"}}}
+    own = {"gpu": {"enabled": True, **gpu}, **memory, **values}
+    return chart.pod(chart.render("minimal", overrides={"captioner": own}), "captioner").spec
+
+
+def required(spec: Object) -> Any:
+    """The node selector terms that must hold."""
+    return spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+
+
+@pytest.mark.parametrize("name", ["minimal", "trial"])
+def test_off_renders_no_field_about_gpus(name: str) -> None:
+    text = json.dumps(
+        [item for item in chart.rendered(name) if item["kind"] in ("Deployment", "StatefulSet", "Job", "Pod")]
+    )
+    execution = chart.find(chart.rendered(name), "ConfigMap", "trainer-execution")["data"]["execution.yaml"]
+    assert [word for word in TRACES if word in text or word in execution] == []
+
+
+def test_off_leaves_other_fields_of_the_block_without_effect() -> None:
+    block = {"count": 4, "minMemoryMiB": 9, "products": ["A"], "runtimeClassName": "nvidia"}
+    overrides = {"captioner": {"gpu": block}, "webuiEngine": {"gpu": block}, "trainer": {"job": {"gpu": block}}}
+    fixed = {"auth": {"existingSecret": "fixed"}}
+    assert chart.render("minimal", overrides=overrides | fixed) == chart.render("minimal", overrides=fixed)
+
+
+def test_on_asks_for_the_card_and_tolerates_its_taint() -> None:
+    spec = captioner({"count": 2, "runtimeClassName": "nvidia"})
+    resources = spec["containers"][0]["resources"]
+    assert resources["limits"] == {"memory": "8Gi", "nvidia.com/gpu": "2"}
+    assert resources["requests"]["nvidia.com/gpu"] == "2"
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert spec["runtimeClassName"] == "nvidia"
+    assert "affinity" not in spec
+
+
+def test_init_containers_ask_for_no_card() -> None:
+    (init,) = captioner({})["initContainers"]
+    assert "nvidia.com/gpu" not in json.dumps(init["resources"])
+
+
+def test_own_tolerations_stay_beside_the_one_for_gpus() -> None:
+    spec = captioner({"resourceName": "amd.com/gpu"}, tolerations=[{"key": "mine", "operator": "Exists"}])
+    assert [one["key"] for one in spec["tolerations"]] == ["amd.com/gpu", "mine"]
+
+
+def test_memory_and_product_are_asked_of_the_nodes_labels() -> None:
+    spec = captioner({"minMemoryMiB": 40000, "products": ["A100", "H100"]})
+    assert required(spec) == [
+        {
+            "matchExpressions": [
+                {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["39999"]},
+                {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["A100", "H100"]},
+            ]
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "key"),
+    [
+        ({"resourceName": "nvidia.com/mig-1g.10gb", "products": ["P"]}, "nvidia.com/gpu.product"),
+        ({"resourceName": "nvidia.com/gpu.shared", "products": ["P"]}, "nvidia.com/gpu.product"),
+        ({"resourceName": "amd.com/gpu", "products": ["P"]}, "amd.com/gpu.product-name"),
+    ],
+)
+def test_each_vendor_has_its_own_labels(gpu: dict[str, Any], key: str) -> None:
+    (term,) = required(captioner(gpu))
+    assert [one["key"] for one in term["matchExpressions"]] == [key]
+
+
+def test_alternatives_of_an_own_affinity_all_get_the_requirement() -> None:
+    terms = required(chart.pod(chart.rendered("everything"), "webui-engine").spec)
+    keys = [[one["key"] for one in term.get("matchExpressions", ())] for term in terms]
+    assert keys == [["zone", "nvidia.com/gpu.memory"], ["nvidia.com/gpu.memory"]]
+    assert terms[1]["matchFields"] == [{"key": "metadata.name", "operator": "In", "values": ["node-7"]}]
+
+
+def test_a_claim_replaces_the_resource() -> None:
+    spec = captioner({"resourceClaimTemplateName": "one-gpu"})
+    assert spec["resourceClaims"] == [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]
+    assert spec["containers"][0]["resources"]["claims"] == [{"name": "gpu"}]
+    assert "nvidia.com/gpu" not in spec["containers"][0]["resources"]["limits"]
+
+
+def test_memory_cannot_be_asked_of_nodes_that_do_not_tell_it() -> None:
+    with pytest.raises(RenderError, match="only NVIDIA's nodes tell memory in numbers"):
+        captioner({"resourceName": "amd.com/gpu", "minMemoryMiB": 1000})
+
+
+def test_a_slice_is_as_large_as_its_name_says() -> None:
+    with pytest.raises(RenderError, match="has 10 GiB: name a larger one"):
+        captioner({"resourceName": "nvidia.com/mig-1g.10gb", "minMemoryMiB": 20000})
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_a_rollout_frees_the_card_first(kind: str) -> None:
+    objects = [
+        item for item in chart.rendered("everything") if item["kind"] == kind and "nvidia.com/gpu" in json.dumps(item)
+    ]
+    for item in objects:
+        update = item["spec"].get("strategy", {}).get("rollingUpdate", {"maxSurge": 0})
+        assert update["maxSurge"] == 0
+
+
+def test_pods_with_a_card_have_their_memory_guaranteed() -> None:
+    for name in chart.VALUE_SETS:
+        for pod in chart.pods(chart.rendered(name)):
+            resources = pod.main["resources"]
+            if any("/" in key for key in resources["limits"]) or "claims" in resources:
+                assert resources["limits"]["memory"] == resources["requests"]["memory"], pod.name
+
+
+@pytest.mark.parametrize(
+    ("gpu", "found"),
+    [
+        ({"resourceName": "nvidia.com/gpu.shared"}, "resourceName is nvidia.com/gpu.shared"),
+        ({"products": ["A100", "T4-SHARED"]}, "products has T4-SHARED"),
+    ],
+)
+def test_training_on_shared_cards_is_refused_unless_allowed(gpu: dict[str, Any], found: str) -> None:
+    def job(**more: Any) -> dict[str, Any]:
+        return {"trainer": {"job": {"gpu": {"enabled": True, **gpu, **more}}}}
+
+    with pytest.raises(RenderError, match=found):
+        chart.render("minimal", overrides=job())
+    assert chart.render("minimal", overrides=job(allowShared=True))
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        {"minMemoryMiB": 40000, "products": ["A100"], "count": 2, "runtimeClassName": "nvidia"},
+        {"resourceName": "nvidia.com/mig-1g.10gb", "products": ["P"]},
+        {"resourceName": "amd.com/gpu", "products": ["MI300X"]},
+        {"resourceClaimTemplateName": "one-gpu"},
+    ],
+)
+def test_services_and_training_jobs_are_placed_by_the_same_rules(gpu: dict[str, Any]) -> None:
+    """The chart places services, libs/jobs places Jobs: one block, one meaning."""
+    block = {"enabled": True, **gpu}
+    text = yaml.safe_dump({
+        "image": "i",
+        "store": {"endpoint": "http://s:1"},
+        "storeSecret": {"name": "s"},
+        "gpu": {**block, "allowShared": True},
+    })  # fmt: skip
+    job = placement.placement(read_execution(text, "execution.yaml"))
+    service = captioner(gpu)
+    for field in ("tolerations", "runtimeClassName", "resourceClaims", "affinity"):
+        assert job.get(field) == service.get(field), field

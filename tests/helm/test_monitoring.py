@@ -1,0 +1,126 @@
+"""Alerts, dashboards and scalers ask for series that exist; the alerts fire when they should (with promtool, where it is)."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helm import chart, metric_names
+from tests.helm.chart import NAMESPACE
+
+SERIES = metric_names.known()
+DASHBOARDS = sorted((chart.CHART / "dashboards").glob("*.json"))
+
+
+def rules() -> list[dict[str, Any]]:
+    """All alerts."""
+    (item,) = (item for item in chart.rendered("everything") if item["kind"] == "PrometheusRule")
+    return [rule for group in item["spec"]["groups"] for rule in group["rules"]]
+
+
+def panels(path: Path) -> list[dict[str, Any]]:
+    """The panels of a dashboard."""
+    found: list[dict[str, Any]] = json.loads(path.read_text())["panels"]
+    return found
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_alerts_ask_for_series_that_exist(rule: dict[str, Any]) -> None:
+    assert list(metric_names.unknown(rule["expr"], SERIES)) == []
+    assert f'namespace="{NAMESPACE}"' in rule["expr"], "alerts of one release must not look at another"
+    assert {"summary", "description"} == set(rule["annotations"])
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboards_ask_for_series_that_exist(path: Path) -> None:
+    board = json.loads(path.read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    expressions += [item["query"]["query"] for item in board["templating"]["list"] if item["type"] == "query"]
+    assert [text for one in expressions for text in metric_names.unknown(one, SERIES)] == []
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_every_series_of_ours_is_on_a_dashboard() -> None:
+    shown = "".join(target["expr"] for path in DASHBOARDS for panel in panels(path) for target in panel["targets"])
+    left = {
+        name for name in SERIES if name.startswith("darkroom_") and not name.endswith(("_created", "_sum", "_count"))
+    }
+    stems = {re.sub(r"_(bucket|total)$", "", name) for name in left}
+    assert sorted(stem for stem in stems if not re.search(rf"\b{stem}(_bucket|_total|_sum)?\b", shown)) == ["darkroom_training_text_encoder_learning_rate"]  # fmt: skip
+
+
+def test_panels_do_not_overlap() -> None:
+    for path in DASHBOARDS:
+        cells = [
+            (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
+            for panel in panels(path)
+            for x in range(panel["gridPos"]["w"])
+            for y in range(panel["gridPos"]["h"])
+        ]
+        assert len(cells) == len(set(cells))
+        assert max(x for x, _ in cells) < 24
+
+
+def test_scalers_ask_for_series_that_exist() -> None:
+    queries = [
+        trigger["metadata"]["query"]
+        for item in chart.rendered("everything")
+        if item["kind"] == "ScaledObject"
+        for trigger in item["spec"]["triggers"]
+    ]
+    assert len(queries) == 2
+    assert [text for query in queries for text in metric_names.unknown(query, SERIES)] == []
+
+
+def test_the_checker_sees_what_does_not_exist() -> None:
+    wrong = 'sum by (nothing) (darkroom_serving{colour="red"}) + darkroom_missing'
+    assert len(list(metric_names.unknown(wrong, SERIES))) == 3
+
+
+def test_dashboards_are_rendered_unchanged() -> None:
+    found = [item for item in chart.rendered("everything") if "dashboard" in item["metadata"]["name"]]
+    assert {name: json.loads(text) for item in found for name, text in item["data"].items()} == {
+        path.name: json.loads(path.read_text()) for path in DASHBOARDS
+    }
+    assert all(item["metadata"]["labels"]["grafana_dashboard"] == "1" for item in found)
+
+
+def test_the_monitor_selects_the_services_with_metrics() -> None:
+    objects = chart.rendered("everything")
+    (monitor,) = (item for item in objects if item["kind"] == "ServiceMonitor")
+    selector = monitor["spec"]["selector"]["matchLabels"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    selected = {
+        item["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+        for item in objects
+        if item["kind"] == "Service"
+        and selector.items() <= item["metadata"]["labels"].items()
+        and endpoint["port"] in {port.get("name") for port in item["spec"]["ports"]}
+    }
+    assert selected == {"captioner", "trainer", "converter", "webui-gateway", "webui-engine"}
+    assert endpoint["honorLabels"] is True  # "service" is a label of the series themselves
+
+
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on the PATH and no package of the Python index has it; Debian's `prometheus` does")
+    (item,) = (item for item in chart.rendered("everything") if item["kind"] == "PrometheusRule")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(item["spec"]))
+    cases = Path(__file__).with_name("alerts.yaml")
+    (tmp_path / "alerts.yaml").write_text(cases.read_text())
+    for arguments in (["check", "rules", "rules.yaml"], ["test", "rules", "alerts.yaml"]):
+        done = subprocess.run([promtool, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case_in_which_it_fires() -> None:
+    cases = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())["tests"]
+    fired = {one["alertname"] for case in cases for one in case["alert_rule_test"] if one.get("exp_alerts")}
+    quiet = {one["alertname"] for case in cases for one in case["alert_rule_test"] if not one.get("exp_alerts")}
+    assert fired == quiet == {rule["alert"] for rule in rules()}
