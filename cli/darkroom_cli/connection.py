@@ -8,8 +8,10 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 
 FILENAME = "connection.json"
 # Beside it; the launcher holds it locked as long as it lives.
@@ -53,15 +55,42 @@ class Connection:
         _write_private(data / "env", "\n".join(lines) + "\n")
 
 
+_ADDRESSES = tuple(field.name for field in fields(Connection) if field.name != "token")
+
+
 def data_folder() -> Path:
     """DARKROOM_DATA, by default ./data."""
     return Path(os.environ.get("DARKROOM_DATA", "data")).absolute()
 
 
-def load() -> Connection:
-    """The connection of this environment. Raises NotRunning and ConnectionInvalid."""
+class EndpointInvalid(Exception):
+    """Not NAME=ADDRESS. Field: text."""
+
+    def __init__(self, text: str) -> None:
+        names = ", ".join(_ADDRESSES)
+        super().__init__(
+            f"{text!r} is no endpoint: expected NAME=ADDRESS with a NAME of {names}, such as trainer=127.0.0.1:50051"
+        )
+        self.text = text
+
+
+def endpoints(texts: Sequence[str]) -> dict[str, str]:
+    """Addresses by name from NAME=ADDRESS. Raises EndpointInvalid."""
+    found = {}
+    for text in texts:
+        name, separator, address = text.partition("=")
+        if name not in _ADDRESSES or not separator or not address:
+            raise EndpointInvalid(text)
+        found[name] = address
+    return found
+
+
+def load(endpoints: Mapping[str, str] = MappingProxyType({})) -> Connection:
+    """The connection of this environment. endpoints: addresses by name that win over all. Raises NotRunning and ConnectionInvalid."""
     names = [field.name for field in fields(Connection)]
-    given = {name: os.environ[key] for name in names if (key := f"DARKROOM_{name.upper()}") in os.environ}
+    given = {name: os.environ[key] for name in names if (key := f"DARKROOM_{name.upper()}") in os.environ} | dict(
+        endpoints
+    )
     if len(given) == len(names):
         return Connection(**given)
     path = Path(os.environ.get("DARKROOM_CONNECTION", data_folder() / FILENAME))

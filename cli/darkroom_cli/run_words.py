@@ -79,6 +79,8 @@ def lines(run: pb.Run) -> list[tuple[str, object]]:
     ]
     if run.HasField("progress"):
         found += [("step", where(run.progress)), ("loss", loss_of(run.progress))]
+    if run.pending_reason:
+        found.append(("waits", run.pending_reason))
     if run.error:
         found.append(("error", run.error))
     return found

@@ -1,4 +1,4 @@
-"""`darkroom runs`: list, watch, show, compare, cancel and resume trainings. `darkroom run` is the same."""
+"""`darkroom runs`: list, watch, show, compare, cancel, suspend and resume trainings. `darkroom run` is the same."""
 
 from pathlib import Path
 from typing import Annotated
@@ -117,6 +117,14 @@ def cancel(run: RunName, as_json: JsonFlag = False) -> None:
 
 
 @runs_app.command()
+def suspend(run: RunName, as_json: JsonFlag = False) -> None:
+    """Pause a run: it saves a resume point, frees its GPU and goes on when it is resumed."""
+    with readable_errors(), connect() as clients:
+        found = clients.training.SuspendRun(pb.SuspendRunRequest(name=run))
+        print_message(found, as_json, run_words.lines(found))
+
+
+@runs_app.command()
 def resume(
     run: RunName,
     accept_inexact: Annotated[
@@ -131,7 +139,7 @@ def resume(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start a run again that failed or was cancelled; it goes on from its newest resume point."""
+    """Start a run again that failed, was cancelled or is suspended; it goes on from its newest resume point."""
     with readable_errors(), connect() as clients:
         found = clients.training.ResumeRun(pb.ResumeRunRequest(name=run, accept_inexact=accept_inexact))
         if detach:

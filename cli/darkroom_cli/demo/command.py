@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from statistics import mean
@@ -13,7 +13,7 @@ import typer
 from darkroom_cli import connection
 from darkroom_cli.clients import connect
 from darkroom_cli.commands.convert import Format
-from darkroom_cli.connection import Connection, NotRunning
+from darkroom_cli.connection import Connection, NotRunning, endpoints
 from darkroom_cli.demo import contact_sheet, line
 from darkroom_cli.demo.line import Line
 from darkroom_cli.demo.subject import Subject
@@ -46,6 +46,14 @@ def demo(
     lora: Annotated[
         bool, typer.Option("--lora", help="Train adapters instead of weights; nothing is converted then.")
     ] = False,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ADDRESS",
+            help="Where a Darkroom runs that is not this machine's, such as one behind `kubectl port-forward`: captioner, trainer, "
+            "converter, webui (host:port) and http (a URL), once for each. The token is DARKROOM_TOKEN.",
+        ),
+    ] = None,
 ) -> None:
     """Photos to pictures in one go: five photos -> captions -> crops -> two-stage training -> conversion -> new pictures.
 
@@ -57,7 +65,7 @@ def demo(
         subject = Subject(subject_name)
         sheet = out / "contact-sheet.png"
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        with _running() as where, connect(where) as clients:
+        with _running(endpoints(endpoint or [])) as where, connect(where) as clients:
             seconds = {"start": time.monotonic() - begin}
             work = Line(clients, where, subject.photos(), is_lora=lora)
             for name, step in (step for step in STEPS if not (lora and step[0] == "convert")):
@@ -69,11 +77,13 @@ def demo(
 
 
 @contextlib.contextmanager
-def _running() -> Iterator[Connection]:
-    """The connection of the system that runs, or of one that runs as long as the block."""
+def _running(given: Mapping[str, str]) -> Iterator[Connection]:
+    """The connection of the system that runs, or of one that runs as long as the block. given: endpoints of one elsewhere."""
     try:
-        where = connection.load()
+        where = connection.load(given)
     except NotRunning:
+        if given:
+            raise
         system = System(connection.data_folder())
     else:
         yield where
