@@ -91,6 +91,8 @@ def load(endpoints: Mapping[str, str] = MappingProxyType({})) -> Connection:
     given = {name: os.environ[key] for name in names if (key := f"DARKROOM_{name.upper()}") in os.environ} | dict(
         endpoints
     )
+    if set(_ADDRESSES) <= set(endpoints):  # a server that wants a token will say so
+        given.setdefault("token", "")
     if len(given) == len(names):
         return Connection(**given)
     path = Path(os.environ.get("DARKROOM_CONNECTION", data_folder() / FILENAME))

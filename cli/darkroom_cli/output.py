@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from darkroom_cli.connection import ConnectionInvalid, NotRunning
+from darkroom_cli.connection import ConnectionInvalid, EndpointInvalid, NotRunning
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON line instead of words.")]
 
@@ -101,7 +101,7 @@ def readable_errors() -> Iterator[None]:
     """Turns failures into a message and an exit code: 1 refused or not possible, 3 not reachable, 130 interrupted."""
     try:
         yield
-    except (UsageProblem, NotRunning, ConnectionInvalid) as error:
+    except (UsageProblem, NotRunning, ConnectionInvalid, EndpointInvalid) as error:
         print_error(str(error))
         sys.exit(1)
     except OSError as error:

@@ -2,11 +2,12 @@
 
 import fcntl
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from darkroom_cli import connection
-from darkroom_cli.connection import Connection, ConnectionInvalid, NotRunning
+from darkroom_cli.connection import Connection, ConnectionInvalid, EndpointInvalid, NotRunning, endpoints
 
 HERE = Connection("a:1", "b:2", "c:3", "d:4", "http://e:5", "secret")
 
@@ -73,3 +74,22 @@ def test_a_file_that_says_no_connection_is_named(tmp_path: Path, text: str) -> N
     (tmp_path / "connection.json").write_text(text)
     with pytest.raises(ConnectionInvalid, match=r"connection\.json is not what"):
         connection.load()
+
+
+def test_endpoints_win_over_all_and_need_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_TRAINER", "elsewhere:9")
+    given = endpoints([f"{name}={address}" for name, address in vars(HERE).items() if name != "token"])
+    assert connection.load(given) == replace(HERE, token="")
+    monkeypatch.setenv("DARKROOM_TOKEN", HERE.token)
+    assert connection.load(given) == HERE
+
+
+def test_a_single_endpoint_replaces_that_of_the_file(tmp_path: Path) -> None:
+    HERE.save(tmp_path)
+    assert connection.load(endpoints(["http=http://other:1/a=b"])) == replace(HERE, http="http://other:1/a=b")
+
+
+@pytest.mark.parametrize("text", ["trainer", "trainer=", "token=x", "nobody=a:1"])
+def test_what_is_no_endpoint_is_refused_with_the_names(text: str) -> None:
+    with pytest.raises(EndpointInvalid, match="captioner, trainer, converter, webui, http"):
+        endpoints([text])
