@@ -333,3 +333,13 @@ class _Told:
     def message(self, text: str, level: str = "info") -> None:
         if level == "warning":
             self.warnings += text + "\n"
+
+
+def test_averaging_between_processes_costs_a_message_and_not_all_gradients(sd15: Parts) -> None:
+    one, two = (
+        memory.predict(
+            case_of(replace(ONLY_UNET, optimizer="adamw_8bit", precision="bf16"), sd15, num_processes=number)
+        ).num_bytes
+        for number in (1, 2)
+    )
+    assert one <= two < one + 2**30

@@ -18,6 +18,7 @@ from dreambooth.dry_run import Counted
 from dreambooth.parts import Parts
 from dreambooth.recipe import ADAFACTOR, ADAMW, ADAMW_8BIT, PRODIGY, THEN_FREEZE, UNET, Recipe
 from dreambooth.stages import Stage
+from dreambooth.world import CHUNK_BYTES
 
 # What cannot be counted: gaps between blocks of the allocator, work space of kernels, code that is loaded at first use.
 # On CUDA a customary allowance. On a CPU measured with models/tiny/sd15-tiny from 64 to 512 px, batch 1 to 16: the
@@ -97,7 +98,7 @@ def _moments(case: Case) -> Iterable[tuple[str, int, int]]:
         waiting = gradients if recipe.gradient_accumulation_steps > 1 else 0
         yield f"{where}, a micro-step", held + waiting, _micro_step(case, stage).peak_bytes
         yield f"{where}, encoding images", held + waiting, _encoding(case, stage)
-        averaging = gradients if case.num_processes > 1 else 0
+        averaging = _averaging_bytes(trained) if case.num_processes > 1 else 0
         yield f"{where}, an update", held + gradients, max(averaging, _update_bytes(recipe, parts, trained))
         if case.sample_px:
             # Without gradients the UNet keeps little: the decoder, at the resolution of the picture, is the larger.
@@ -106,6 +107,12 @@ def _moments(case: Case) -> Iterable[tuple[str, int, int]]:
             yield f"{where}, its end", held + numel(parts.module(UNET).parameters()) * FP32_BYTES, 0
         if parts.device.type == "cpu":
             yield "publishing", held + 2 * case.file_bytes, 0  # the base's file and the new one, module by module
+
+
+def _averaging_bytes(trained: list[torch.Tensor]) -> int:
+    """The largest message in which processes average their gradients, see `World.average`."""
+    largest = max(weight.numel() for weight in trained) * FP32_BYTES
+    return min(numel(trained) * FP32_BYTES, CHUNK_BYTES + largest)
 
 
 def _with_changed(recipe: Recipe) -> Iterable[tuple[Stage, tuple[str, ...]]]:

@@ -23,7 +23,7 @@ from torch.distributed import FileStore, Store, TCPStore  # type: ignore[attr-de
 from dreambooth.errors import PartnerLost, RecipeInvalid
 from dreambooth.workers import Place
 
-_CHUNK_BYTES: Final = 64 * 1024**2
+CHUNK_BYTES: Final = 64 * 1024**2
 # The longest that one process lets the others wait, drawing samples or class images. A process that ends is noticed at once; this
 # is for a machine that vanishes without a word.
 _PATIENCE: Final = timedelta(hours=2)
@@ -131,8 +131,8 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         keeps = self.local_rank == 0
         with open(path if keeps else os.devnull, "rb" if self.writes else "wb") as file:
-            for offset in range(0, size, _CHUNK_BYTES):
-                length = min(_CHUNK_BYTES, size - offset)
+            for offset in range(0, size, CHUNK_BYTES):
+                length = min(CHUNK_BYTES, size - offset)
                 chunk = torch.frombuffer(bytearray(file.read(length) if self.writes else length), dtype=torch.uint8)
                 with _together():
                     distributed.broadcast(chunk, 0, group=self.control)
@@ -182,7 +182,7 @@ def _in_chunks(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     for tensor in tensors:
         chunk.append(tensor)
         size_bytes += tensor.nbytes
-        if size_bytes >= _CHUNK_BYTES:
+        if size_bytes >= CHUNK_BYTES:
             yield chunk
             chunk, size_bytes = [], 0
     if chunk:
