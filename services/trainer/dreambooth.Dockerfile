@@ -6,7 +6,6 @@ FROM scratch AS wheels
 
 # Programs of the build.
 FROM ${BASE} AS tools
-COPY images/tools.txt /opt/
 ARG STEPS
 RUN --mount=type=bind,source=images/steps,target=/run/steps \
     --mount=type=secret,id=ca --mount=type=secret,id=network --mount=type=cache,target=/run/cache \
@@ -32,7 +31,6 @@ RUN --mount=type=bind,source=images/steps,target=/run/steps \
     sh /run/steps/wheel.sh /src/protos
 
 FROM ${BASE} AS runtime
-COPY LICENSE /usr/share/darkroom/
 # A digest of images/steps, for engines that do not look into mounts before they take a layer from their cache.
 ARG STEPS
 RUN --mount=type=bind,source=images/steps,target=/run/steps \
@@ -61,6 +59,7 @@ FROM dependencies AS source
 COPY --from=tools /opt/tools /opt/tools
 COPY --from=protos /dist /dist
 COPY --from=lock /lock/source.txt /lock/
+COPY LICENSE /source/usr/share/darkroom/
 COPY libs /src/libs
 COPY services/trainer /src/services/trainer
 ARG STEPS

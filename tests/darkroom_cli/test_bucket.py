@@ -14,9 +14,12 @@ from artifacts.s3 import connect, connection_pool
 from artifacts.store import ObjectStore, StoreConfig
 from darkroom_cli.__main__ import app
 from darkroom_cli.model_folders import model_folders
+from minio import Minio
 from minio.commonconfig import ENABLED, Filter
+from minio.error import S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from typer.testing import CliRunner
+from urllib3.response import HTTPResponse
 
 
 @pytest.fixture
@@ -103,6 +106,23 @@ def test_the_rule_is_left_alone_if_so_wished(target: StoreConfig) -> None:
     assert report("--no-lifecycle")["lifecycle"] == "left alone"
     client = connect(target, connection_pool(target))
     assert client.get_bucket_lifecycle(target.bucket) is None
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [("MalformedXML", 0), ("NotImplemented", 0), ("AccessDenied", 1)])
+def test_a_store_without_such_rules_is_no_failure(
+    target: StoreConfig, monkeypatch: pytest.MonkeyPatch, code: str, exit_code: int
+) -> None:
+    """The embedded store knows the rule, so its refusal is made up: with MinIO's words."""
+
+    def refuse(client: Minio, bucket: str, rules: LifecycleConfig) -> None:
+        answer = HTTPResponse(status=400)
+        raise S3Error(answer, code, "The XML you provided was not well-formed", bucket, None, None)
+
+    monkeypatch.setattr(Minio, "set_bucket_lifecycle", refuse)
+    done = setup("--json")
+    assert done.exit_code == exit_code
+    assert code in done.stderr
+    assert exit_code or json.loads(done.stdout)["lifecycle"] == "not supported"
 
 
 def test_a_person_reads_words(target: StoreConfig, tiny_models: Path) -> None:

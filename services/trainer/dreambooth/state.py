@@ -57,6 +57,7 @@ class StageState:
     def save(self, folder: Path) -> None:
         """Write the files of a resume point. The numbers are copied: training may go on afterwards."""
         save_file(_contiguous(self._weights(self.modules)), folder / WEIGHTS)
+        torch.serialization.set_crc32_options(False)  # every file has its sha256, and training waits for this one
         with (folder / OPTIMIZER).open("wb") as file:  # given a path, torch does not tell that the disk is full
             torch.save(self.optimizer.state_dict(), file)
         if averages := self.averages.tensors():

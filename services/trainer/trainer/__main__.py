@@ -4,15 +4,20 @@ import asyncio
 import sys
 
 from chassis import server
-from chassis.program import read_config
+from chassis.program import EXIT_USAGE, read_config
 
+from trainer.cluster.errors import ClusterForbidden
 from trainer.config import TrainerConfig
 from trainer.server import build
 
 
 async def serve(settings: TrainerConfig) -> int:
     """Serve until a signal; returns the exit code."""
-    service, trainer = build(settings)
+    try:
+        service, trainer = build(settings)
+    except ClusterForbidden as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
     return await server.run(service, load=trainer.load, close=trainer.close)
 
 

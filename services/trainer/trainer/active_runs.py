@@ -1,4 +1,4 @@
-"""Looks after the runs of this machine while the service lives: starts lost ones again and feeds the metrics.
+"""Looks after the runs of this backend while the service lives: has them tended and feeds the metrics.
 
 `server.load` starts it. Watchers do not depend on it.
 """
@@ -12,6 +12,7 @@ from artifacts.errors import ArtifactError, NotFound
 from jobs.run_spec import RunSpec
 
 from trainer.backends import Backend
+from trainer.errors import TrainerError
 from trainer.event_reader import EventReader
 from trainer.events import Shown
 from trainer.metrics import TrainingMetrics
@@ -77,10 +78,11 @@ class ActiveRuns:
 
     async def _follow(self) -> None:
         while True:
+            await self._add_found()
             for followed in list(self._followed.values()):
                 try:
                     await asyncio.to_thread(self._look_at, followed)
-                except (ArtifactError, OSError) as error:
+                except (ArtifactError, TrainerError, OSError) as error:
                     log.warning("cannot look at %s: %s", followed.spec.name, error)
             for followed in [followed for followed in self._followed.values() if followed.state in FINAL]:
                 del self._followed[followed.spec.name]
@@ -88,6 +90,17 @@ class ActiveRuns:
                 self._metrics.over(followed.spec.session)
             self._metrics.states([*self._finished.values(), *(followed.state for followed in self._followed.values())])
             await asyncio.sleep(self._poll_seconds)
+
+    async def _add_found(self) -> None:
+        try:
+            found = await asyncio.to_thread(self._backend.found)
+        except (ArtifactError, TrainerError, OSError) as error:
+            log.warning("cannot look for runs that nobody tends: %s", error)
+            return
+        for spec in found:
+            if spec.name not in self._followed:
+                log.info("%s turned up", spec.name)
+                self.add(spec)
 
     def _look_at(self, followed: Followed) -> None:
         spec = followed.spec
@@ -101,10 +114,6 @@ class ActiveRuns:
         if not followed.was_over:  # its program needs longer to start than this first look
             self._metrics.records(spec.session, new)
         followed.was_over = False
-        if not run.finished and not self._backend.alive(spec):
-            # Between the look at the state and this one it may just have ended.
-            run = self._runs.state(spec)
-            if not run.finished:
-                log.warning("%s is executed by nobody, starting it again", spec.name)
-                self._backend.submit(spec)
+        if not run.finished:
+            self._backend.tend(run)
         followed.state = run.state

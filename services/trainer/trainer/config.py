@@ -1,11 +1,15 @@
 """Configuration of the trainer and of its local supervisor, read once from the environment by their `__main__`."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.config import StoreConfig
 from chassis.config import ServerConfig, setting
+from jobs import execution_file
+from jobs.errors import FileInvalid
+from jobs.execution import Execution
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,20 @@ class TrainerConfig:
     server: ServerConfig
     store: StoreConfig
     local: LocalConfig
+    backend: str = setting(
+        "DARKROOM_BACKEND",
+        "what executes runs: processes of this machine, or Jobs of a cluster, reached by the pod's account or KUBECONFIG",
+        default="local",
+        choices=("local", "kubernetes"),
+    )
+    execution: str = setting(
+        "DARKROOM_EXECUTION", "YAML file that says how Jobs are made; for the kubernetes backend", default=""
+    )
+    cluster: str = setting(
+        "DARKROOM_CLUSTER",
+        "name of the cluster in its runs; needed where trainings of several clusters share a bucket",
+        default="",
+    )
     models: str = setting(
         "DARKROOM_MODELS", "folder of base models in the diffusers layout; empty: only those in the bucket", default=""
     )
@@ -54,6 +72,27 @@ class TrainerConfig:
             yield f"DARKROOM_MODELS is {self.models!r}: there is no such folder"
         if not self.run_command.strip():
             yield "DARKROOM_RUN_COMMAND is blank: expected a program"
+        if not re.fullmatch(r"[A-Za-z0-9._-]*", self.cluster):
+            yield f"DARKROOM_CLUSTER is {self.cluster!r}: expected letters, digits, '.', '_' and '-'"
+        if self.backend == "kubernetes":
+            yield from self._execution_problems()
+        elif self.execution:
+            yield "DARKROOM_EXECUTION is given, but DARKROOM_BACKEND is local: runs here are made from DARKROOM_RUN_*"
+
+    def read_execution(self) -> Execution:
+        """The file of DARKROOM_EXECUTION. Raises FileInvalid, OSError and UnicodeDecodeError."""
+        return execution_file.read_execution(Path(self.execution).read_text("utf-8"), self.execution)
+
+    def _execution_problems(self) -> Iterator[str]:
+        if not self.execution:
+            yield "DARKROOM_EXECUTION is missing: DARKROOM_BACKEND is kubernetes, whose Jobs it describes"
+            return
+        try:
+            self.read_execution()
+        except FileInvalid as error:
+            yield from error.problems
+        except (OSError, UnicodeDecodeError) as error:
+            yield f"DARKROOM_EXECUTION is {self.execution!r}: it cannot be read ({error})"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ TrainerError
 ├── SessionEmpty, FilesUnusable, Caption{WithoutImage,Missing}        the session is not ready
 ├── SessionNotExportable, SessionChanged, OffsetBeyondEnd            the export cannot begin or go on
 ├── ArchiveInvalid, ArchiveDamaged, CheckpointDiffers                the archive cannot be imported
-└── RunActive, RunFinished, RunElsewhere                              another run, or this one, is in the way
+├── RunActive, RunFinished, RunElsewhere                              another run, or this one, is in the way
+└── BackendUnavailable, and those of `cluster.errors`                 what executes runs says no
 
 All public attributes are str or int, so that they can travel in the details of an error.
 """
@@ -259,7 +260,7 @@ class RunActive(TrainerError):
 
 
 class RunFinished(TrainerError):
-    """The run is over, so that it cannot be cancelled or resumed. Fields: run, state."""
+    """The run is over, or about to be, so that it cannot be cancelled, suspended or resumed. Fields: run, state."""
 
     def __init__(self, run: str, state: str, asked: str) -> None:
         super().__init__(f"{run} is {state} already and cannot be {asked}")
@@ -268,12 +269,16 @@ class RunFinished(TrainerError):
 
 
 class RunElsewhere(TrainerError):
-    """The run belongs to another machine. Fields: run, owner."""
+    """The run belongs to another machine or cluster. Fields: run, owner."""
 
     def __init__(self, run: str, owner: str) -> None:
-        super().__init__(f"{run} is executed by {owner} and can be resumed only there; ask that machine's trainer")
+        super().__init__(f"{run} is executed by {owner} and can be suspended and resumed only there; ask that trainer")
         self.run = run
         self.owner = owner
+
+
+class BackendUnavailable(TrainerError):
+    """What executes runs does not answer now; try again."""
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 from artifacts.store import ObjectStore
 
@@ -53,6 +54,15 @@ def newest_error(store: ObjectStore, run_name: str, after_attempt: int) -> str:
     for records in _newest(store, run_name, after_attempt):
         for record in reversed(records):
             if isinstance(record, MessageRecord) and record.level == "error":
+                return record.text
+    return ""
+
+
+def newest_error_since(store: ObjectStore, run_name: str, time: datetime) -> str:
+    """The last error that was reported at this time or later; empty if none."""
+    for records in _newest(store, run_name):
+        for record in reversed(records):
+            if isinstance(record, MessageRecord) and record.level == "error" and record.time >= time:
                 return record.text
     return ""
 

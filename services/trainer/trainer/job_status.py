@@ -1,6 +1,6 @@
 """Status of a run's Job as it is kept in status.json: conditions, attempts, exit codes. Pure.
 
-`local_supervisor` writes it on one machine, `runs` reads it. Field names of the JSON are those of a Kubernetes
+`local_supervisor` writes it on one machine, `cluster.keeper` on a cluster; `runs` reads it. Field names of the JSON are those of a Kubernetes
 JobStatus where it has the field.
 """
 
@@ -22,7 +22,7 @@ class Attempt:
     """One start of the program. exit_code None: it still runs, or nobody saw its end.
 
     counted: it counts against the backoff limit; false for one that the machine or the service interrupted, and for all that
-    came before the run was resumed.
+    came before the run was resumed. pod: on a cluster, its name.
     """
 
     number: int
@@ -31,6 +31,7 @@ class Attempt:
     exit_code: int | None = None
     error: str = ""
     counted: bool = True
+    pod: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,18 @@ class Condition:
 class JobStatus:
     """Everything that is known of a run's execution.
 
-    accept_inexact: the next attempts go on from a resume point although something has changed since.
+    accept_inexact: the next attempts go on from a resume point although something has changed since. resumptions: how often
+    it was started again after its end. Only on a cluster: job_uid, the Job that was seen at work in this life of the run;
+    suspended, whether somebody paused that Job; pending_reason, why no program runs.
     """
 
     attempts: tuple[Attempt, ...] = ()
     condition: Condition | None = None
     accept_inexact: bool = False
+    resumptions: int = 0
+    job_uid: str = ""
+    suspended: bool = False
+    pending_reason: str = ""
 
     @property
     def start_time(self) -> datetime | None:
@@ -63,6 +70,11 @@ class JobStatus:
     def finished(self) -> bool:
         """Whether there will be no further attempt."""
         return self.condition is not None
+
+    @property
+    def working(self) -> bool:
+        """Whether a program runs, as far as is known."""
+        return bool(self.attempts) and self.attempts[-1].end_time is None
 
     def started(self, now: datetime) -> "JobStatus":
         """With one more attempt."""
@@ -76,12 +88,12 @@ class JobStatus:
 
     def concluded(self, condition: Condition) -> "JobStatus":
         """With the end of the Job."""
-        return replace(self, condition=condition)
+        return replace(self, condition=condition, suspended=False, pending_reason="")
 
     def resumed(self, accept_inexact: bool) -> "JobStatus":
         """Without its end; what failed before counts no longer."""
         attempts = tuple(replace(attempt, counted=False) for attempt in self.attempts)
-        return JobStatus(attempts, None, accept_inexact)
+        return JobStatus(attempts, None, accept_inexact, self.resumptions + 1)
 
 
 def to_bytes(status: JobStatus) -> bytes:
@@ -89,12 +101,16 @@ def to_bytes(status: JobStatus) -> bytes:
     failed = [attempt for attempt in status.attempts if attempt.end_time and attempt.exit_code != 0]
     record: dict[str, Any] = {
         "schema": SCHEMA,
-        "active": 0 if status.finished or not status.attempts or status.attempts[-1].end_time else 1,
+        "active": 1 if status.working and not status.finished else 0,
         "succeeded": 1 if status.condition and status.condition.type == COMPLETE else 0,
         "failed": len(failed),
         "attempts": [_attempt_fields(attempt) for attempt in status.attempts],
         "conditions": [_condition_fields(status.condition)] if status.condition else [],
         "acceptInexact": status.accept_inexact,
+        "resumptions": status.resumptions,
+        "suspended": status.suspended,
+        "jobUid": status.job_uid,
+        "pendingReason": status.pending_reason,
     }
     if status.start_time:
         record["startTime"] = rfc3339(status.start_time)
@@ -109,11 +125,18 @@ def from_bytes(data: bytes, key: str) -> JobStatus:
         record = json.loads(data)
         attempts = tuple(_attempt(fields) for fields in record["attempts"])
         conditions = [_condition(fields) for fields in record["conditions"] if fields["status"] == "True"]
-        accept_inexact = record.get("acceptInexact", False) is True
+        final = [condition for condition in conditions if condition.type in (COMPLETE, FAILED)]
+        return JobStatus(
+            attempts,
+            final[0] if final else None,
+            accept_inexact=record.get("acceptInexact", False) is True,
+            resumptions=int(record.get("resumptions", 0)),
+            job_uid=str(record.get("jobUid", "")),
+            suspended=record.get("suspended", False) is True,
+            pending_reason=str(record.get("pendingReason", "")),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestInvalid(key, (f"no Job status: {type(error).__name__} {error}",)) from error
-    final = [condition for condition in conditions if condition.type in (COMPLETE, FAILED)]
-    return JobStatus(attempts, final[0] if final else None, accept_inexact)
 
 
 def _attempt_fields(attempt: Attempt) -> dict[str, Any]:
@@ -124,6 +147,7 @@ def _attempt_fields(attempt: Attempt) -> dict[str, Any]:
         "exitCode": attempt.exit_code,
         "error": attempt.error,
         "counted": attempt.counted,
+        "pod": attempt.pod,
     }
 
 
@@ -136,6 +160,7 @@ def _attempt(fields: dict[str, Any]) -> Attempt:
         fields["exitCode"],
         fields["error"],
         fields["counted"],
+        fields.get("pod", ""),
     )
 
 

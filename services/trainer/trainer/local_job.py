@@ -11,15 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from artifacts.store import StoreConfig
+from artifacts.store import ObjectStore, StoreConfig
 from jobs.run_spec import RunSpec
 
 from trainer.config import LocalConfig
 from trainer.local_supervisor import STOP_GRACE_SECONDS
 from trainer.run_folder import RunFolder, machine_id
+from trainer.runs import Run, Runs, RunState
 
 # What supervisors give their programs, and time for their last words.
 STOP_SECONDS = STOP_GRACE_SECONDS + 5.0
@@ -31,6 +34,7 @@ class LocalJobs:
     """All runs that this machine executes."""
 
     def __init__(self, store: StoreConfig, settings: LocalConfig, stop_runs: bool) -> None:
+        self._runs = Runs(ObjectStore(store))
         self._settings = settings
         self._stop_runs = stop_runs
         given = {**_as_environment(store), **_as_environment(settings)}
@@ -42,6 +46,12 @@ class LocalJobs:
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
         self._closed = False
         self.owner = f"local/{machine_id(settings.state_dir)}"
+
+    def start(self) -> None:
+        """Nothing to wait for."""
+
+    def check(self, manifest: Mapping[str, Any]) -> None:
+        """Nothing that could be known before: processes of this machine ask nobody."""
 
     def submit(self, spec: RunSpec) -> None:
         """Start a supervisor unless one lives."""
@@ -59,6 +69,28 @@ class LocalJobs:
     def cancel(self, spec: RunSpec) -> None:
         """The supervisor looks for cancel.json by itself; if it was lost, a new one records the end."""
         self.submit(spec)
+
+    def suspend(self, spec: RunSpec) -> None:
+        """The supervisor looks for suspend.json by itself."""
+        self._runs.request_suspend(spec.name)
+
+    def unsuspend(self, spec: RunSpec) -> None:
+        """Take the request back; `tend` starts the run again when its supervisor has ended."""
+        self._runs.take_back_suspend(spec.name)
+
+    def tend(self, run: Run) -> None:
+        """Start a supervisor for a run that should have one."""
+        if run.state == RunState.SUSPENDED or self.alive(run.spec):
+            return
+        now = self._runs.state(run.spec)  # between that look and this one it may just have ended
+        if now.finished or now.state == RunState.SUSPENDED:
+            return
+        log.warning("%s is executed by nobody, starting it again", run.name)
+        self.submit(run.spec)
+
+    def found(self) -> list[RunSpec]:
+        """None: runs of this machine are made by its service alone."""
+        return []
 
     def alive(self, spec: RunSpec) -> bool:
         """Whether a supervisor lives."""

@@ -3,7 +3,7 @@
 `local_job` starts it in a session of its own, so that it outlives the service. It does for one run what the Job
 controller and a kubelet do on a cluster: starts the container's command with the container's environment, retries by
 backoffLimit and podFailurePolicy, and keeps status.json. SIGTERM interrupts the run without ending it; cancel.json in
-the bucket ends it.
+the bucket ends it, and suspend.json stops it until that is taken away.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from trainer.run_folder import RunFolder
 from trainer.runs import Runs
 
 _STORE_PAUSE_SECONDS = 1.0
-_CANCEL_CHECK_SECONDS = 1.0
+_REQUEST_CHECK_SECONDS = 1.0
 # A service that stops waits for its supervisors, and a person at Ctrl-C for the service. Most programs save their state in
 # this time; one that is cut off goes on from the resume point before.
 STOP_GRACE_SECONDS = 25.0
@@ -58,7 +58,7 @@ class Supervisor:
         self._settings = settings
         self._folder = RunFolder.of(settings.state_dir, name)
         self._stopping = False
-        self._next_cancel_check = 0.0
+        self._next_request_check = 0.0
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Handler of SIGTERM."""
@@ -78,29 +78,32 @@ class Supervisor:
             if condition:
                 self._conclude(status.concluded(condition))
                 return
+            if self._patiently(lambda: self._runs.suspend_requested(self._name)):
+                log.info("suspended; the run goes on when it is resumed")
+                return
             self._pause(retries.delay_seconds(self._settings.backoff_seconds, status))
-            if not self._cancel_requested(at_once=True):
+            if not self._patiently(self._end_requested):
                 status = self._attempt(job, status)
 
     def _attempt(self, job: Mapping[str, Any], status: JobStatus) -> JobStatus:
         earlier = self._patiently(lambda: event_reader.num_attempts(self._runs.store, self._name))
         status = status.started(_now())
         self._save(status)
-        exit_code, cancelled = self._execute(job, status)
+        exit_code, was_asked = self._execute(job, status)
         log.info("attempt %d ended with exit code %d", len(status.attempts), exit_code)
-        if self._stopping and not cancelled:
+        if self._stopping and not was_asked:
             interrupted = status.ended(_now(), exit_code, "interrupted: the service stopped", counted=False)
             with suppress(StoreUnavailable):  # the store stops too; the next supervisor closes the attempt
                 self._runs.write_status(self._name, interrupted)
             raise Interrupted
         error = "" if exit_code == 0 else self._patiently(lambda: self._error(exit_code, earlier))
-        status = status.ended(_now(), exit_code, error, counted=not cancelled or exit_code == 0)
+        status = status.ended(_now(), exit_code, error, counted=not was_asked or exit_code == 0)
         self._patiently(self._upload_log)
         self._save(status)
         return status
 
     def _execute(self, job: Mapping[str, Any], status: JobStatus) -> tuple[int, bool]:
-        """Run the program to its end: exit code as a shell gives it, and whether it was asked to end by a cancel."""
+        """Run the program to its end: exit code as a shell gives it, and whether somebody asked for the end in the bucket."""
         number = len(status.attempts)
         command = list(container_of(job)["command"])
         if command[0] == "python":  # on a cluster that of the image, here the one this supervisor runs on
@@ -123,21 +126,21 @@ class Supervisor:
                 output.write(f"cannot start {command[0]}: {error.strerror}\n".encode())
                 return _CANNOT_START, False
         self._folder.write_child(child.pid)
-        cancelled = self._wait(child, grace_seconds)
+        was_asked = self._wait(child, grace_seconds)
         with suppress(ProcessLookupError):  # whatever it started and left behind
             os.killpg(child.pid, signal.SIGKILL)
         self._folder.clear_scratch()
         code = child.returncode
-        return (code if code >= 0 else 128 - code), cancelled
+        return (code if code >= 0 else 128 - code), was_asked
 
     def _wait(self, child: "subprocess.Popen[bytes]", grace_seconds: float) -> bool:
-        deadline, cancelled = math.inf, False
+        deadline, was_asked = math.inf, False
         while True:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(self._settings.poll_seconds)
-                return cancelled
-            if math.isinf(deadline) and (self._stopping or self._cancel_requested()):
-                cancelled = not self._stopping
+                return was_asked
+            if math.isinf(deadline) and (self._stopping or self._end_requested_by_now()):
+                was_asked = not self._stopping
                 deadline = time.monotonic() + grace_seconds
                 child.terminate()
             if self._stopping:  # also if a cancel gave it longer before
@@ -146,20 +149,22 @@ class Supervisor:
                 child.kill()
 
     def _cancelled(self) -> Condition | None:
-        if not self._cancel_requested(at_once=True):
+        if not self._patiently(lambda: self._runs.cancel_requested(self._name)):
             return None
         return Condition(FAILED, _now(), CANCELLED, "the run was asked to stop")
 
-    def _cancel_requested(self, at_once: bool = False) -> bool:
-        if at_once:
-            return self._patiently(lambda: self._runs.cancel_requested(self._name))
-        if time.monotonic() < self._next_cancel_check:
+    def _end_requested(self) -> bool:
+        return self._runs.cancel_requested(self._name) or self._runs.suspend_requested(self._name)
+
+    def _end_requested_by_now(self) -> bool:
+        """Asks the store not oftener than it should be asked while a program works."""
+        if time.monotonic() < self._next_request_check:
             return False
-        self._next_cancel_check = time.monotonic() + _CANCEL_CHECK_SECONDS
+        self._next_request_check = time.monotonic() + _REQUEST_CHECK_SECONDS
         try:
-            return self._runs.cancel_requested(self._name)
+            return self._end_requested()
         except StoreUnavailable as error:
-            log.warning("cannot ask whether the run is cancelled: %s", error)
+            log.warning("cannot ask whether the run is to end: %s", error)
             return False
 
     def _conclude(self, status: JobStatus) -> None:

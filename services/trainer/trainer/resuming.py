@@ -20,7 +20,7 @@ def resume(runs: Runs, name: str, accept_inexact: bool, owner: str) -> bool:
     if run.state == RunState.SUCCEEDED:
         raise RunFinished(name, run.state, "resumed")
     if run.spec.owner != owner:
-        raise RunElsewhere(name, run.spec.owner or "a cluster")
+        raise RunElsewhere(name, run.spec.owner or "another trainer")
     session = run.spec.session
     etag = session_lock.take(runs, session, name)
     before = runs.resume(name, accept_inexact)

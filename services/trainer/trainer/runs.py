@@ -3,6 +3,7 @@
     sessions/<session>/runs/<run>/job.json      the manifest, written once
     sessions/<session>/runs/<run>/status.json   attempts and conditions, written by whatever executes the manifest
     sessions/<session>/runs/<run>/cancel.json   somebody asked the run to stop
+    sessions/<session>/runs/<run>/suspend.json  somebody asked the run to pause, on one machine; a cluster keeps that in the Job
     sessions/<session>/runs/<run>/events/       records of its work, see `events`
 
 `training`, `resuming` and `watching` call this. Blocking; raises what the store raises.
@@ -10,7 +11,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -33,10 +34,11 @@ _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
 class RunState(StrEnum):
-    """PENDING and RUNNING lead to any other; the FINAL ones stay."""
+    """PENDING, RUNNING and SUSPENDED lead to any other; the FINAL ones stay."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
     CANCELLING = "CANCELLING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -77,6 +79,11 @@ class Run:
         return self.status.condition.message if self.status.condition and self.state == RunState.FAILED else ""
 
     @property
+    def pending_reason(self) -> str:
+        """Why no program works for it now; empty if one does, and where nobody knows."""
+        return self.status.pending_reason
+
+    @property
     def exit_code(self) -> int | None:
         """That of the last attempt that ended."""
         codes = [attempt.exit_code for attempt in self.status.attempts if attempt.exit_code is not None]
@@ -97,7 +104,8 @@ class Runs:
         """Where the run of this spec stands now, without details."""
         status = self.status(spec.name)
         cancelling = not status.finished and self.cancel_requested(spec.name)
-        return Run(spec, state_of(status, cancelling), status)
+        suspending = not status.finished and not cancelling and self.suspend_requested(spec.name)
+        return Run(spec, state_of(status, cancelling, suspending), status)
 
     def detailed(self, run: Run) -> Run:
         """With its newest progress, and whether it is inexact."""
@@ -143,6 +151,7 @@ class Runs:
         if not before.finished:
             return None
         self.store.delete(f"{name}/cancel.json")
+        self.take_back_suspend(name)
         try:
             self.store.replace(key, job_status.to_bytes(before.resumed(accept_inexact)), etag, "application/json")
         except Conflict:
@@ -153,17 +162,48 @@ class Runs:
         """Record what was executed; only the one executor of a run may call this."""
         self.store.put(f"{name}/status.json", job_status.to_bytes(status), "application/json")
 
+    def change_status(self, name: str, change: Callable[[JobStatus], JobStatus]) -> JobStatus:
+        """Change the status by compare-and-swap, for writers that are several; what it is now. change: pure, may be asked again."""
+        key = f"{name}/status.json"
+        while True:
+            try:
+                # Not newer than what is read next: a swap on it proves that they belong together.
+                etag = self.store.stat(key).etag
+            except NotFound:
+                etag = ""
+            before = self.status(name)
+            after = change(before)
+            if after == before:
+                return before
+            data = job_status.to_bytes(after)
+            try:
+                if etag:
+                    self.store.replace(key, data, etag, "application/json")
+                else:
+                    self.store.put_if_absent(key, data, "application/json")
+            except (Conflict, AlreadyExists):
+                continue
+            return after
+
     def request_cancel(self, name: str) -> None:
         """Record that the run is to stop. Safe to repeat."""
-        record = encode({"schema": SCHEMA, "time": rfc3339(datetime.now(UTC))})
-        try:
-            self.store.put_if_absent(f"{name}/cancel.json", record, "application/json")
-        except AlreadyExists:
-            return
+        self._request(f"{name}/cancel.json")
 
     def cancel_requested(self, name: str) -> bool:
         """Whether somebody asked the run to stop."""
         return self.store.exists(f"{name}/cancel.json")
+
+    def request_suspend(self, name: str) -> None:
+        """Record that the run is to pause. Safe to repeat."""
+        self._request(f"{name}/suspend.json")
+
+    def take_back_suspend(self, name: str) -> None:
+        """Record that the run may go on. Safe to repeat."""
+        self.store.delete(f"{name}/suspend.json")
+
+    def suspend_requested(self, name: str) -> bool:
+        """Whether somebody asked the run to pause."""
+        return self.store.exists(f"{name}/suspend.json")
 
     def specs(self, session: str) -> Iterator[RunSpec]:
         """All runs of a session as they were asked for, in no order."""
@@ -172,6 +212,13 @@ class Runs:
                 yield self.manifest(f"sessions/{session}/runs/{run_id}")[0]
             except NotFound:  # being created or deleted
                 continue
+
+    def _request(self, key: str) -> None:
+        record = encode({"schema": SCHEMA, "time": rfc3339(datetime.now(UTC))})
+        try:
+            self.store.put_if_absent(key, record, "application/json")
+        except AlreadyExists:
+            return
 
     def _is_inexact(self, run: Run) -> bool:
         """Whether what the run has to show rests on a state that something was changed under.
@@ -199,7 +246,7 @@ class Runs:
         return point is not None and point.inexact
 
 
-def state_of(status: JobStatus, cancel_requested: bool) -> RunState:
+def state_of(status: JobStatus, cancel_requested: bool, suspend_requested: bool) -> RunState:
     """The state in the words of the contract."""
     if status.condition:
         if status.condition.type == COMPLETE:
@@ -207,4 +254,6 @@ def state_of(status: JobStatus, cancel_requested: bool) -> RunState:
         return RunState.CANCELLED if status.condition.reason == CANCELLED else RunState.FAILED
     if cancel_requested:
         return RunState.CANCELLING
+    if (status.suspended or suspend_requested) and not status.working:
+        return RunState.SUSPENDED
     return RunState.RUNNING if status.attempts else RunState.PENDING

@@ -1,4 +1,4 @@
-"""What TrainingService does, without any wire: accept a run, look at runs, stop one, start one again.
+"""What TrainingService does, without any wire: accept a run, look at runs, stop or pause one, start one again.
 
 Everything that can be known before a run starts is checked here. Execution is left to the backend, the stream of what
 happens to `watching`. Blocking.
@@ -24,7 +24,7 @@ from jobs.run_spec import RunSpec
 from trainer import paging, resume_points, resuming, session_checks, session_lock
 from trainer.backends import Backend
 from trainer.base_models import BaseModels
-from trainer.errors import RequestIdReused, RunActive, RunFinished
+from trainer.errors import RequestIdReused, RunActive, RunElsewhere, RunFinished
 from trainer.resume_points import ResumePoint
 from trainer.runs import Run, Runs, RunState
 
@@ -66,16 +66,18 @@ class Training:
         self._execution = execution
 
     def create(self, order: Order) -> Run:
-        """Accept a run and start it. Raises NotFound, AlreadyExists and everything of `errors` that concerns runs."""
+        """Accept a run and start it. Raises NotFound, AlreadyExists, everything of `errors` that concerns runs, and the backend's."""
         now = datetime.now(UTC)
         run_id = order.chosen_run_id(now)
         repeated = self._repeated(order, f"sessions/{order.session}/runs/{run_id}")
         if repeated:
             return repeated
         spec = self._checked(order, run_id, now)
-        session_lock.take(self.runs, order.session, spec.name)
+        manifest = render(spec, self._execution)
         try:
-            self.runs.create(spec, render(spec, self._execution))
+            self._backend.check(manifest)
+            session_lock.take(self.runs, order.session, spec.name)
+            self.runs.create(spec, manifest)
         except AlreadyExists:  # the same request, sent twice at once
             repeated = self._repeated(order, spec.name)
             if repeated is None:
@@ -100,8 +102,17 @@ class Training:
             self._backend.cancel(run.spec)
         return self.runs.get(name)
 
+    def suspend(self, name: str) -> Run:
+        """Ask a run to pause until it is resumed. Raises NotFound, RunFinished, RunElsewhere, and what the backend raises."""
+        run = self.runs.get(name)
+        if run.finished or run.state == RunState.CANCELLING:
+            raise RunFinished(name, run.state, "suspended")
+        self._require_ours(run)
+        self._backend.suspend(run.spec)
+        return self.runs.get(name)
+
     def resume(self, name: str, accept_inexact: bool) -> tuple[Run, bool]:
-        """Start a run again that failed or was cancelled; the run, and whether it was over. One that is not over is left alone.
+        """Start a run again that failed, was cancelled or is suspended; the run, and whether it was over. Another is left alone.
 
         Raises NotFound, RunFinished, RunElsewhere, RunActive.
         """
@@ -109,6 +120,10 @@ class Training:
         run = self.runs.get(name)
         if was_over:
             self._submit(run.spec)
+        elif run.state == RunState.SUSPENDED or run.spec.owner == self._backend.owner:
+            self._require_ours(run)
+            self._backend.unsuspend(run.spec)
+            run = self.runs.get(name)
         return run, was_over
 
     def resume_points(self, name: str) -> list[ResumePoint]:
@@ -146,6 +161,10 @@ class Training:
             self._backend.submit(spec)
         except OSError as error:  # no process to be had; the run is accepted and `active_runs` tries again
             log.warning("%s cannot be started yet: %s", spec.name, error)
+
+    def _require_ours(self, run: Run) -> None:
+        if run.spec.owner != self._backend.owner:
+            raise RunElsewhere(run.name, run.spec.owner or "another trainer")
 
     def _session_names(self) -> list[str]:
         return list(self.runs.store.list_folders("sessions/"))

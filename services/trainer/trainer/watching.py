@@ -6,6 +6,7 @@ and to any replica of the service.
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 from trainer.event_reader import EventReader
 from trainer.events import FinishedRecord, MessageRecord, ProgressRecord, ResumePointRecord, SampleRecord, Shown
@@ -18,14 +19,17 @@ async def watch(runs: Runs, name: str, poll_seconds: float) -> AsyncIterator[Hap
     """Everything that happens in a run; the first and the last item are the Run itself. Raises NotFound."""
     spec, _ = await asyncio.to_thread(runs.manifest, name)
     reader, shown = EventReader(runs.store, name), Shown()
-    entered: tuple[object, int] | None = None
+    entered: tuple[object, ...] | None = None
     while True:
         # The state first: what a run that is over has recorded is then complete.
         run = await asyncio.to_thread(runs.state, spec)
-        is_new = entered != (run.state, len(run.status.attempts))
+        seen = (run.state, len(run.status.attempts), run.pending_reason)
+        is_new = entered != seen
         if entered is None or (is_new and not run.finished):
             yield await asyncio.to_thread(runs.detailed, run)
-        entered = (run.state, len(run.status.attempts))
+        if is_new and run.pending_reason:
+            yield MessageRecord(f"waiting: {run.pending_reason}", "warning", datetime.now(UTC))
+        entered = seen
         for record in shown.news(await asyncio.to_thread(reader.read_new)):
             if not isinstance(record, FinishedRecord):
                 yield record

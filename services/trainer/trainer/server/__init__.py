@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shlex import split
@@ -22,10 +22,14 @@ from trainer import errors
 from trainer.active_runs import ActiveRuns
 from trainer.backends import Backend
 from trainer.base_models import BaseModels
+from trainer.cluster import errors as cluster_errors
+from trainer.cluster.api import ClusterApi
+from trainer.cluster.cluster_jobs import ClusterJobs
 from trainer.config import TrainerConfig
 from trainer.cropping import Cropper
 from trainer.local_job import LocalJobs
 from trainer.metrics import TrainingMetrics
+from trainer.runs import Runs
 from trainer.server.sessions import SessionServicer
 from trainer.server.training import TrainingServicer
 from trainer.training import Training
@@ -62,6 +66,11 @@ ERRORS: ErrorTable = {
     errors.RunActive: ErrorRule(_PRECONDITION, "RUN_ACTIVE"),
     errors.RunFinished: ErrorRule(_PRECONDITION, "RUN_FINISHED"),
     errors.RunElsewhere: ErrorRule(_PRECONDITION, "RUN_ELSEWHERE"),
+    cluster_errors.ClusterUnavailable: ErrorRule(StatusCode.UNAVAILABLE, "CLUSTER_UNAVAILABLE", retry_seconds=2),
+    cluster_errors.QuotaExceeded: ErrorRule(StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
+    cluster_errors.ClusterForbidden: ErrorRule(StatusCode.PERMISSION_DENIED, "CLUSTER_FORBIDDEN"),
+    cluster_errors.QueueDecides: ErrorRule(_PRECONDITION, "QUEUE_DECIDES"),
+    cluster_errors.ClusterError: ErrorRule(_PRECONDITION, "JOB_REFUSED"),
     store_errors.NotFound: ErrorRule(StatusCode.NOT_FOUND, "NOT_FOUND"),
     store_errors.AlreadyExists: ErrorRule(StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"),
     store_errors.InvalidName: ErrorRule(_INVALID, "INVALID_NAME"),
@@ -83,14 +92,16 @@ class Trainer:
     training: Training
     active: ActiveRuns
     cropper: Cropper
+    backend: Backend
 
     async def load(self) -> None:
-        """Make the bucket and go on with the runs that are not over, as soon as the store answers."""
+        """Make the bucket and go on with the runs that are not over, as soon as store and backend answer."""
         while True:
             try:
+                await asyncio.to_thread(self.backend.start)
                 return await self.active.start(self._unfinished)
-            except store_errors.StoreUnavailable as error:
-                log.warning("waiting for the store: %s", error)
+            except (store_errors.StoreUnavailable, errors.BackendUnavailable) as error:
+                log.warning("waiting: %s", error)
                 await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
     def _unfinished(self) -> list[RunSpec]:
@@ -106,15 +117,23 @@ class Trainer:
 def build(
     config: TrainerConfig, registry: CollectorRegistry | None = None, backend: Backend | None = None
 ) -> tuple[Server, Trainer]:
-    """A server that is not started, and the trainer behind it, which still has to load. backend: default this machine."""
+    """A server that is not started, and the trainer behind it, which still has to load. backend: default what config says.
+
+    Raises ClusterForbidden if the backend is a cluster that nobody may use.
+    """
     registry = registry or CollectorRegistry()
     store = ObjectStore(config.store)
+    execution = _execution(config)
+    if backend is None and config.backend == "kubernetes":
+        api = ClusterApi.connect(execution.namespace)
+        execution = replace(execution, namespace=api.namespace)
+        backend = ClusterJobs(Runs(store), api, execution, config.cluster)
     backend = backend or LocalJobs(config.store, config.local, config.stop_runs)
     models = BaseModels(store, Path(config.models) if config.models else None)
-    training = Training(store, models, backend, _execution(config))
+    training = Training(store, models, backend, execution)
     poll_seconds = config.local.poll_seconds
     active = ActiveRuns(training.runs, backend, TrainingMetrics(registry), poll_seconds)
-    trainer = Trainer(store, training, active, Cropper(Sessions(store)))
+    trainer = Trainer(store, training, active, Cropper(Sessions(store)), backend)
     sessions = SessionServicer(store, training.runs, trainer.cropper)
     runs = TrainingServicer(training, active, store, poll_seconds)
     bindings = [
@@ -131,6 +150,8 @@ def build(
 
 
 def _execution(config: TrainerConfig) -> Execution:
+    if config.backend == "kubernetes":
+        return config.read_execution()
     return Execution(
         command=tuple(split(config.run_command)),
         image=config.run_image,

@@ -62,6 +62,9 @@ class TrainingServicer(training_pb2_grpc.TrainingServiceServicer):
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.Run:
         return to_run(await asyncio.to_thread(self._training.cancel, request.name))
 
+    async def SuspendRun(self, request: pb.SuspendRunRequest, context: Context) -> pb.Run:
+        return to_run(await asyncio.to_thread(self._training.suspend, request.name))
+
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Context) -> pb.Run:
         run, was_over = await asyncio.to_thread(self._training.resume, request.name, request.accept_inexact)
         if was_over:
@@ -114,6 +117,7 @@ def to_run(run: Run) -> pb.Run:
         exit_code=run.exit_code,
         num_attempts=len(run.status.attempts),
         inexact=run.inexact,
+        pending_reason=run.pending_reason,
     )
     if run.progress:
         message.progress.CopyFrom(to_progress(run.progress))
