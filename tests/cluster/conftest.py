@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 
+from tests.cluster import node_images
 from tests.cluster.harness import store
 from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.cluster import is_up, keep_logs
@@ -54,6 +56,12 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         print(f"\nLogs of the cluster: {keep_logs()}", file=sys.stderr)
     if not found:
         harness("down")
+
+
+@pytest.fixture(scope="session")
+def images_on_node(cluster: Cluster) -> Callable[[str], str]:
+    """Call it with "trainer": `darkroom-trainer` is on the node then, as its sources are; returns the image's full name."""
+    return cache(node_images.bring)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """`darkroom smoke` against a real captioner and a real engine, and against what is neither."""
 
+import base64
 import http.server
+import io
 import json
 import threading
 import time
@@ -11,13 +13,15 @@ from typing import Any
 import pytest
 from artifacts.store import StoreConfig
 from darkroom_cli.__main__ import app
-from darkroom_cli.launcher import ports, readiness, services
+from darkroom_cli.launcher import ports, services
 from darkroom_cli.launcher.child import Child
+from PIL import Image, ImageColor
 from typer.testing import CliRunner
 
 TOKEN = "smoke-test-token"
 NOBODY = "127.0.0.1:9"
-PATIENCE_SECONDS = 240
+PORT_SECONDS = 120
+PATIENCE = ("--timeout", "240")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Addresses:
 
 @pytest.fixture(scope="module")
 def running(store_config: StoreConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
-    """A captioner and an engine on the tiny models, in processes of their own, ready."""
+    """A captioner and an engine on the tiny models, in processes of their own, still loading."""
     data = tmp_path_factory.mktemp("smoke")
     children: list[Child] = []
     try:
@@ -38,7 +42,7 @@ def running(store_config: StoreConfig, tmp_path_factory: pytest.TempPathFactory)
             children += [child for child in all_services if child.name in ("captioner", "engine")]
             for child in children:
                 child.start()
-            _wait_ready(children)
+            _wait_open(children)
         yield Addresses(f"{services.HOST}:{chosen['captioner']}", f"http://{services.HOST}:{chosen['engine']}")
     finally:
         for child in children:
@@ -47,11 +51,12 @@ def running(store_config: StoreConfig, tmp_path_factory: pytest.TempPathFactory)
             child.wait_stopped()
 
 
-def _wait_ready(children: list[Child]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not all(readiness.is_ready(child.endpoint_file) for child in children):
+def _wait_open(children: list[Child]) -> None:
+    """Until the ports are taken, which is long before the models are loaded."""
+    deadline = time.monotonic() + PORT_SECONDS
+    while not all(child.endpoint_file.exists() for child in children):
         assert time.monotonic() < deadline, [child.log_file.read_text()[-2000:] for child in children]
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +69,7 @@ def smoke(*arguments: str) -> Any:
 
 
 def test_both_answer(running: Addresses) -> None:
-    done = smoke("--captioner", running.captioner, "--engine", running.engine, "--json")
+    done = smoke("--captioner", running.captioner, "--engine", running.engine, *PATIENCE, "--json")
     assert done.exit_code == 0, done.output
     captioner, engine = json.loads(done.stdout)
     assert "red" in captioner["answer"]
@@ -76,7 +81,7 @@ def test_both_answer(running: Addresses) -> None:
 def test_a_wrong_token_is_told(running: Addresses, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_TOKEN", "another")
     address = getattr(running, service)
-    done = smoke(f"--{service}", address)
+    done = smoke(f"--{service}", address, *PATIENCE)
     assert done.exit_code == 1
     assert f"error: {service} {address}" in done.stderr
     assert "oken" in done.stderr
@@ -102,17 +107,20 @@ def test_an_address_that_is_no_url_is_told() -> None:
 
 
 @pytest.fixture
-def answering() -> Iterator[Callable[[bytes], str]]:
-    """Starts a server that gives one answer to everything; returns its URL. No engine of ours answers like that."""
+def answering() -> Iterator[Callable[..., str]]:
+    """Starts a server that gives these answers, (status, body), the last one for ever; returns its URL."""
     servers = []
 
-    def start(answer: bytes) -> str:
+    def start(*answers: tuple[int, bytes]) -> str:
+        left = list(answers)
+
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200)
+                status, body = left.pop(0) if len(left) > 1 else left[0]
+                self.send_response(status)
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(body)
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -128,7 +136,13 @@ def answering() -> Iterator[Callable[[bytes], str]]:
         server.server_close()
 
 
-BLACK = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAC0lEQVR4nGNgQAYAAA4AAamRc7EAAAAASUVORK5CYII="  # 2 x 2 pixels
+def png(*colours: str) -> str:
+    """A picture of one row of pixels, as base64."""
+    image, file = Image.new("RGB", (len(colours), 1)), io.BytesIO()
+    for place, colour in enumerate(colours):
+        image.putpixel((place, 0), ImageColor.getrgb(colour))
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 @pytest.mark.parametrize(
@@ -137,11 +151,20 @@ BLACK = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAC0lEQVR4nGNgQAYAAA4AAam
         (b"<html>", "its answer is no JSON"),
         (b'{"images": []}', "asked for one picture, it answered {'images': []}"),
         (b'{"images": ["AAAA"]}', "what it answered is no picture"),
-        (f'{{"images": ["{BLACK}"]}}'.encode(), "the picture is of one colour only, (0, 0, 0)"),
+        (json.dumps({"images": [png("black", "black")]}).encode(), "the picture is of one colour only, (0, 0, 0)"),
     ],
     ids=["no JSON", "no picture", "broken picture", "black picture"],
 )
-def test_an_answer_that_cannot_be_right_is_told(answering: Callable[[bytes], str], answer: bytes, said: str) -> None:
-    done = smoke("--engine", answering(answer))
+def test_an_answer_that_cannot_be_right_is_told(answering: Callable[..., str], answer: bytes, said: str) -> None:
+    done = smoke("--engine", answering((200, answer)))
     assert done.exit_code == 1
     assert said in done.stderr
+
+
+def test_an_engine_that_still_loads_is_waited_for(answering: Callable[..., str]) -> None:
+    picture = json.dumps({"images": [png("red", "blue", "red")]}).encode()
+    done = smoke("--engine", answering((503, b"loading"), (200, picture)))
+    assert done.exit_code == 0, done.output
+    assert "3 x 1 pixels, 2 colours" in done.stdout
+    assert "waiting: engine" in done.stderr
+    assert "HTTP 503: loading" in done.stderr

@@ -1,5 +1,6 @@
 """The Job that the service makes is the Job that a run file gives, but for what identifies the request."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jobs.run_file import read_run
 from jobs.run_spec import RunSpec
 from PIL import Image
 from trainer.base_models import BaseModels
+from trainer.runs import Run
 from trainer.server.recipes import to_recipe
 from trainer.training import Order, Training
 
@@ -29,13 +31,22 @@ class Cluster:
 
     owner = ""
 
+    def start(self) -> None:
+        """Nothing to wait for."""
+
+    def check(self, manifest: Mapping[str, Any]) -> None:
+        """Anything is fine."""
+
     def submit(self, spec: RunSpec) -> None:
         """Nothing executes it here."""
 
-    cancel = submit
+    cancel = suspend = unsuspend = submit
 
-    def alive(self, spec: RunSpec) -> bool:
-        return True
+    def tend(self, run: Run) -> None:
+        """Nothing happens to it."""
+
+    def found(self) -> list[RunSpec]:
+        return []
 
     def close(self) -> None:
         """Nothing to stop."""

@@ -2,14 +2,17 @@
 
 import base64
 import binascii
+import http
 import io
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import grpc
 import typer
@@ -20,11 +23,14 @@ from darkroom.captioner.v1 import messages_pb2 as pb
 from darkroom.captioner.v1.service_pb2_grpc import CaptionerServiceStub
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from darkroom_cli.output import JsonFlag, UsageProblem, one_line, print_table, readable_errors
+from darkroom_cli.output import JsonFlag, UsageProblem, console, one_line, print_table, readable_errors
 
 _STEPS = 8
 _PROMPT = "a large red circle in the middle on a gray background"
 _SIDE_PX = 128
+_PAUSE_SECONDS = 1.0
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,14 @@ class CheckFailed(UsageProblem):
     """A service gave no answer, or one that cannot be right."""
 
 
+class NotYet(CheckFailed):
+    """A service does not answer, or says that it is not ready; a moment later it may."""
+
+
 def smoke(
     captioner: Annotated[str, typer.Option(help="Address of a captioner, host:port.")] = "",
     engine: Annotated[str, typer.Option(help="URL of an engine, or of a gateway.")] = "",
-    timeout: Annotated[float, typer.Option(help="Most seconds for one answer.", min=1)] = 300,
+    timeout: Annotated[float, typer.Option(help="Most seconds for one answer, loading included.", min=1)] = 300,
     authority: Annotated[
         Path | None,
         typer.Option("--ca", help="PEM file of the authority behind the certificates; switches TLS on.", exists=True),
@@ -65,10 +75,16 @@ def ask_captioner(target: str, token: str, timeout: float, authority: Path | Non
     """The caption of a drawn picture. Raises CheckFailed."""
     request = pb.CaptionRequest(images=[pb.Image(data=drawn_picture())])
     with blocking_channel(target, token, root_certificate_file=str(authority or "")) as channel:
-        try:
-            captions = CaptionerServiceStub(channel).Caption(request, timeout=timeout, wait_for_ready=True).captions
-        except grpc.RpcError as error:
-            raise CheckFailed(f"captioner {target}: {one_line(error)}") from error
+        stub = CaptionerServiceStub(channel)
+
+        def ask(seconds: float) -> pb.CaptionResponse:
+            try:
+                return stub.Caption(request, timeout=seconds)
+            except grpc.RpcError as error:
+                kind = NotYet if error.code() == grpc.StatusCode.UNAVAILABLE else CheckFailed
+                raise kind(f"captioner {target}: {one_line(error)}") from error
+
+        captions = _patiently(ask, timeout).captions
     if len(captions) != 1 or not captions[0].text.strip():
         raise CheckFailed(f"captioner {target}: asked for the caption of one picture, it answered {list(captions)!r}")
     return str(captions[0].text)
@@ -77,7 +93,8 @@ def ask_captioner(target: str, token: str, timeout: float, authority: Path | Non
 def ask_engine(url: str, token: str, timeout: float, authority: Path | None) -> str:
     """Size and number of colours of a picture the engine drew. Raises CheckFailed."""
     wanted = {"prompt": _PROMPT, "steps": _STEPS, "seed": 1}
-    reply = _post(f"{url.rstrip('/')}/sdapi/v1/txt2img", wanted, token, timeout, authority)
+    path = f"{url.rstrip('/')}/sdapi/v1/txt2img"
+    reply = _patiently(lambda seconds: _post(path, wanted, token, seconds, authority), timeout)
     pictures = reply.get("images") if isinstance(reply, dict) else None
     if not isinstance(pictures, list) or len(pictures) != 1:
         raise CheckFailed(f"engine {url}: asked for one picture, it answered {str(reply)[:200]}")
@@ -109,6 +126,19 @@ def _token() -> str:
         raise UsageProblem(str(error)) from error
 
 
+def _patiently(ask: Callable[[float], Answer], timeout: float) -> Answer:
+    """What `ask` returns, given the seconds that are left; repeated while it raises NotYet and there is time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return ask(max(deadline - time.monotonic(), 1))
+        except NotYet as error:
+            if time.monotonic() + _PAUSE_SECONDS >= deadline:
+                raise
+            console.print(f"waiting: {error}", markup=False, soft_wrap=True)
+            time.sleep(_PAUSE_SECONDS)
+
+
 def _post(url: str, body: dict[str, Any], token: str, timeout: float, authority: Path | None) -> Any:
     """Send JSON, return JSON. Raises CheckFailed with what the server said."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
@@ -121,8 +151,9 @@ def _post(url: str, body: dict[str, Any], token: str, timeout: float, authority:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         said = error.read(500).decode(errors="replace")
-        raise CheckFailed(f"engine {url}: HTTP {error.code}: {said}") from error
+        kind = NotYet if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE else CheckFailed
+        raise kind(f"engine {url}: HTTP {error.code}: {said}") from error
     except (urllib.error.URLError, TimeoutError) as error:
-        raise CheckFailed(f"engine {url}: no answer: {getattr(error, 'reason', error)}") from error
+        raise NotYet(f"engine {url}: no answer: {getattr(error, 'reason', error)}") from error
     except ValueError as error:
         raise CheckFailed(f"engine {url}: its answer is no JSON: {error}") from error

@@ -1,0 +1,1 @@
+"""Builds Darkroom's container images with whatever engine the machine has. Needs nothing but Python."""

@@ -1,0 +1,210 @@
+"""What may happen to a training, each as a function that lets it happen and waits until its Job is over."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster.harness.gpus import REAL_NODE_GPUS
+from tests.cluster.harness.layout import NODE
+from tests.cluster.harness.manifests import pod, probe, restricted_pod
+from tests.cluster.harness.processes import wait_until
+from tests.cluster.jobs_outcome import Attempt, Result, result_of, starts_of
+from tests.cluster.jobs_runs import RECIPE, Place, Training, conditions
+from tests.cluster.jobs_store import switch
+
+MIDDLE: Final = 15
+"""Things happen when a resume point of this step is published: well before the last step, behind a whole stage."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A Job that is over. attempts: its pods. starts: their first steps of the U-Net. result: None without a checkpoint."""
+
+    job: dict[str, Any]
+    attempts: list[Attempt]
+    starts: list[int]
+    result: Result | None
+
+    @property
+    def num_counted(self) -> int:
+        """Failed pods that were held against the limit."""
+        return int(self.job["status"].get("failed", 0))
+
+    @property
+    def end(self) -> str:
+        """How the Job ended."""
+        found = conditions(self.job)
+        return "`Complete`" if "Complete" in found else f"`Failed`: `{found['Failed']}`"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every pod but the first went on where the one before had been, in the middle of the stage."""
+        return self.starts[0] == 1 and all(MIDDLE < step <= RECIPE["unet"]["steps"] for step in self.starts[1:])
+
+
+def undisturbed(place: Place, run: str = "undisturbed") -> Case:
+    """Nothing happens."""
+    return _carry_out(place.training(run), lambda training: None)
+
+
+def evicted(place: Place) -> Case:
+    """Its pod is evicted, as by a controller that makes room."""
+
+    def evict(training: Training) -> None:
+        (victim,) = training.pods()
+        name, namespace = victim["metadata"]["name"], place.namespace
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+        place.cluster.kubectl("create", "--raw", path, "--filename=-", stdin=json.dumps(body))
+
+    return _in_the_middle(place.training("evicted"), evict)
+
+
+def drained(place: Place) -> Case:
+    """Its node is drained, of nothing but this run, and given back when the next pod waits for one."""
+
+    def drain(training: Training) -> None:
+        options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={training.selector}")
+        try:
+            place.cluster.kubectl("drain", NODE, *options, "--timeout=120s", timeout=150)
+            wait_until("the next pod waits for a node", lambda: is_waiting(training), 60)
+        finally:
+            place.cluster.kubectl("uncordon", NODE)
+
+    return _in_the_middle(place.training("drained"), drain)
+
+
+def deleted(place: Place) -> Case:
+    """Somebody deletes its pod."""
+    return _in_the_middle(
+        place.training("deleted"),
+        lambda training: training.kubectl("delete", "pod", f"--selector={training.selector}"),
+    )
+
+
+def killed(place: Place) -> Case:
+    """Its process is killed without a word."""
+
+    def kill(training: Training) -> None:
+        (pid,) = pids_of(training)
+        os.kill(pid, signal.SIGKILL)
+
+    return _in_the_middle(place.training("killed"), kill)
+
+
+def suspended(place: Place) -> Case:
+    """The Job is suspended and, when nothing of it runs any more, resumed."""
+
+    def suspend(training: Training) -> None:
+        patch = ("patch", "job", training.job, "--type=merge", "--patch")
+        training.kubectl(*patch, '{"spec": {"suspend": true}}')
+        training.wait("it is suspended", lambda job: "Suspended" in conditions(job) and not job["status"].get("active"))
+        wait_until("its pod is gone", lambda: not training.pods(), 120)
+        training.kubectl(*patch, '{"spec": {"suspend": false}}')
+
+    return _in_the_middle(place.training("suspended"), suspend)
+
+
+def store_away(place: Place) -> Case:
+    """The store is switched off until the training has said that it goes on without, and some time longer."""
+
+    def switch_off(training: Training) -> None:
+        switch(place.cluster, place.namespace, on=False)
+        try:
+            wait_until("it goes on", lambda: "resume points wait for the store" in log_of(training), 120)
+        finally:
+            switch(place.cluster, place.namespace, on=True)
+
+    return _in_the_middle(place.training("store-away"), switch_off)
+
+
+def store_gone(place: Place) -> Case:
+    """There never is a store. For a place whose store is switched off."""
+    return _carry_out(place.training("store-gone", backoffLimit=1), lambda training: None, read=False)
+
+
+def out_of_memory(place: Place) -> Case:
+    """Its memory limit does not even hold its libraries."""
+    training = place.training("out-of-memory", resources={"cpu": "100m", "memory": "192Mi"}, backoffLimit=1)
+    return _carry_out(training, lambda training: None, read=False)
+
+
+def too_large(place: Place) -> Case:
+    """Its memory limit holds its libraries and its model, but not what the steps will need."""
+    training = place.training("too-large", resources={"cpu": "100m", "memory": "500Mi"})
+    return _carry_out(training, lambda training: None, read=False)
+
+
+def misconfigured(place: Place) -> Case:
+    """A variable has a value that the program does not know."""
+    training = place.training("misconfigured", env={"DARKROOM_LOG_LEVEL": "loud"})
+    return _carry_out(training, lambda training: None, read=False)
+
+
+def preempted(place: Place) -> Case:
+    """A pod of higher priority wants all GPUs of the node, and goes again when the next pod of the run waits."""
+    name = f"urgent-{place.namespace}"
+    urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": 1000}
+    where = {"nodeSelector": {"kubernetes.io/hostname": NODE}, "priorityClassName": name}
+    rival = pod("rival", restricted_pod(probe("sleep", gpus=REAL_NODE_GPUS), **where))
+    here = ("--namespace", place.namespace)
+
+    def preempt(training: Training) -> None:
+        place.cluster.apply(rival, namespace=place.namespace)
+        place.cluster.kubectl("wait", *here, "--for=condition=Ready", "pod/rival", "--timeout=120s", timeout=150)
+        wait_until("the next pod waits for a GPU", lambda: is_waiting(training), 60)
+        place.cluster.kubectl("delete", "pod", "rival", *here)
+
+    place.cluster.apply(urgent)
+    try:
+        return _in_the_middle(place.training("preempted"), preempt)
+    finally:
+        place.cluster.kubectl("delete", "priorityclass", name)
+
+
+def is_waiting(training: Training) -> bool:
+    """Whether its newest pod has no node, because the scheduler found none."""
+    pods = training.pods()
+    found = pods[-1]["status"].get("conditions", ()) if pods else ()
+    return any(each["type"] == "PodScheduled" and each["status"] == "False" for each in found)
+
+
+def pids_of(training: Training) -> list[int]:
+    """Ids, on the node, of the run's program."""
+    wanted = f"DARKROOM_RUN={training.name}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended, or is none that this test may look into
+            continue
+    return found
+
+
+def log_of(training: Training) -> str:
+    """What its newest pod has printed."""
+    return training.kubectl("logs", training.pods()[-1]["metadata"]["name"])
+
+
+def _in_the_middle(training: Training, happen: Callable[[Training], object]) -> Case:
+    def wait_and_let_happen(training: Training) -> None:
+        training.wait_for_step(MIDDLE)
+        happen(training)
+
+    return _carry_out(training, wait_and_let_happen)
+
+
+def _carry_out(training: Training, happen: Callable[[Training], object], read: bool = True) -> Case:
+    """read: whether there are records, and a checkpoint if the Job is Complete."""
+    with training.started():
+        happen(training)
+        job = training.wait_for_end()
+    store = training.place.store
+    whole = read and "Complete" in conditions(job)
+    result = result_of(store, training.name, training.checkpoint) if whole else None
+    return Case(job, training.attempts, starts_of(store, training.name) if read else [], result)
