@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test e2e cluster cluster-down torture check format bench bench-tiny lock proto-baseline clean
+.PHONY: help setup demo run images image-base test e2e cluster cluster-down torture check format bench bench-tiny lock proto-baseline clean
 
 ##@ Use
 
@@ -26,6 +26,16 @@ demo: $(READY)  ## photos -> captions -> crops -> training -> conversion -> pict
 
 run: $(READY)  ## start the store and all services on this machine; Ctrl-C stops them
 	@$(BIN)/darkroom up
+
+##@ Ship
+
+images: $(READY)  ## build the container images with docker, podman or buildah: IMAGES, TORCH=cuda, BASE, REGISTRY, TAG; see docs/images.md
+	@$(BIN)/python -m images.build $(IMAGES) $(if $(TORCH),--torch $(TORCH)) $(if $(BASE),--base $(BASE)) \
+	  $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG)) $(if $(ENGINE),--engine $(ENGINE)) \
+	  $(addprefix --wheels ,$(WHEELS)) $(if $(ARCHIVES),--archives $(ARCHIVES))
+
+image-base: $(READY)  ## make a base image from Debian's packages, where there is no registry (root, debootstrap, buildah)
+	@$(BIN)/python -m images.base
 
 ##@ Develop
 
@@ -44,7 +54,7 @@ cluster: $(READY)  ## start the real Kubernetes of the tests and leave it up; pr
 cluster-down: $(READY)  ## remove that Kubernetes, also after a crash
 	@$(BIN)/python -m tests.cluster.harness down
 
-check: $(READY)  ## format, lint, types, import contracts, protos, README
+check: $(READY)  ## format, lint, types, import contracts, protos, README, chart
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
@@ -52,7 +62,8 @@ check: $(READY)  ## format, lint, types, import contracts, protos, README
 	cd protos && ../$(BIN)/buf lint
 	cd protos && ../$(BIN)/buf format --diff --exit-code --exclude-path buf
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb --exclude-path buf
-	$(PYTEST) -q tests/repository
+	$(BIN)/mypy -p tests.cluster.harness
+	$(PYTEST) -q tests/repository tests/helm/test_lint.py tests/helm/test_schema.py tests/helm/test_readme.py
 
 torture: $(READY)  ## kill trainings at 40 random moments and compare every bit of what they become; about 10 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.dreambooth.torture

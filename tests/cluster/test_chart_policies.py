@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from artifacts import lifecycle
-from artifacts.errors import AccessDenied
+from artifacts.errors import AccessDenied, StoreRejected
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 
@@ -49,8 +49,11 @@ def test_only_the_set_up_makes_the_bucket(stores: Stores) -> None:
             stores[name].ensure_bucket()
     stores["bucket-setup"].ensure_bucket()
     stores["bucket-setup"].ensure_bucket()
-    config = stores["bucket-setup"].config
-    assert [lifecycle.abort_incomplete_uploads(config, 1) for _ in range(2)] == [True, False]
+    # MinIO does not know the rule, and says so only to who may set it; it removes such uploads by itself.
+    with pytest.raises(lifecycle.LifecycleUnsupported):
+        lifecycle.abort_incomplete_uploads(stores["bucket-setup"].config, 1)
+    with pytest.raises(AccessDenied):
+        lifecycle.abort_incomplete_uploads(stores["trainer"].config, 1)
     for name in ("trainer", "converter"):  # they look for it when they start
         stores[name].ensure_bucket()
 
@@ -182,7 +185,8 @@ def test_allowed(filled: Stores, service: str, deed: Deed, does: str) -> None:
 
 @pytest.mark.parametrize(("service", "deed", "does"), DENIED, ids=[f"{name} {does}" for name, _, does in DENIED])
 def test_denied(filled: Stores, service: str, deed: Deed, does: str) -> None:
-    with pytest.raises(AccessDenied):
+    # A removal is one entry in a list of many, and so is its refusal.
+    with pytest.raises((AccessDenied, StoreRejected), match="refused access|AccessDenied"):
         deed(filled[service])
 
 

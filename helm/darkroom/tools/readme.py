@@ -1,4 +1,4 @@
-"""Makes README.md from head.md and the comments of values.yaml: `python helm/darkroom/tools/readme.py`. Tests check that it was run."""
+"""Makes README.md from head.txt and the comments of values.yaml: `python helm/darkroom/tools/readme.py`. Tests check that it was run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +114,7 @@ def _rows(found: list[Entry]) -> list[str]:
 
 def readme() -> str:
     """The whole page."""
-    return (CHART / "tools" / "head.md").read_text() + "\n" + tables(entries((CHART / "values.yaml").read_text()))
+    return (CHART / "tools" / "head.txt").read_text() + "\n" + tables(entries((CHART / "values.yaml").read_text()))
 
 
 if __name__ == "__main__":

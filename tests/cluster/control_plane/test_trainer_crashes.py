@@ -1,25 +1,36 @@
 """The trainer is killed, answers get lost, and several trainers work at once: never a lost, never a doubled Job."""
 
 import asyncio
+import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from artifacts.store import ObjectStore
+from chassis.client import channel
+from chassis.testing import running
+from darkroom.trainer.v1 import session_pb2 as session_pb
 from darkroom.trainer.v1 import training_pb2 as pb
+from darkroom.trainer.v1.session_pb2_grpc import SessionServiceStub
+from darkroom.trainer.v1.training_pb2_grpc import TrainingServiceStub
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 from jobs.names import job_name
+from trainer.cluster.api import ClusterApi
+from trainer.cluster.manifests import to_create
 from trainer.config import TrainerConfig
+from trainer.server import build
 
 from tests.cluster.control_plane.kubelet import Kubelet
 from tests.cluster.control_plane.plane import Plane, until
 from tests.cluster.control_plane.trainers import Counted, jobs, process, run_until
-from tests.trainer.conftest import Client, detail, filled, order, reason, serving, watched
+from tests.trainer.conftest import TOKEN, Client, detail, filled, order, reason, serving, until_message, watched
 
 
 @pytest.fixture
-def counted(plane: Plane, namespace: str):  # type: ignore[no-untyped-def]
+def counted(plane: Plane, namespace: str) -> Iterator[Counted]:
     """All Jobs of the test."""
     with Counted(plane, namespace) as made:
         yield made
@@ -157,3 +168,79 @@ async def test_the_api_server_is_away_for_a_while(
         again = await client.training.CreateRun(order("sessions/other", "hold"))
         done = await finished(client, again.name, kubelet)
     assert done.state == pb.RUN_STATE_SUCCEEDED
+
+
+async def test_a_trainer_that_starts_while_the_api_server_is_away_waits_for_it(
+    config: TrainerConfig, photo: bytes, kubelet: Kubelet, plane: Plane, tmp_path: Path
+) -> None:
+    plane.stop_api_server()
+    try:
+        server, trainer = build(config)
+        async with running(server) as target, channel(target, TOKEN) as opened:
+            loading = asyncio.create_task(trainer.load())
+            await asyncio.sleep(1)
+            assert not loading.done()
+            await asyncio.to_thread(plane.start_api_server)
+            await loading
+            client = Client(SessionServiceStub(opened), TrainingServiceStub(opened), trainer, 0, config)
+            run = await client.training.CreateRun(order(await filled(client, photo), "hold"))
+            assert (await finished(client, run.name, kubelet)).state == pb.RUN_STATE_SUCCEEDED
+            await trainer.close()
+    finally:
+        if "kube-apiserver" not in plane.processes:
+            await asyncio.to_thread(plane.start_api_server)
+
+
+async def test_a_job_that_a_slow_trainer_creates_after_the_end_is_deleted(
+    config: TrainerConfig, photo: bytes, kubelet: Kubelet, plane: Plane, namespace: str, store: ObjectStore
+) -> None:
+    async with serving(config) as client:
+        run = await client.training.CreateRun(order(await filled(client, photo), "hold"))
+        await client.training.CancelRun(pb.CancelRunRequest(name=run.name))
+        assert (await watched(client, run.name))[-1].run.state == pb.RUN_STATE_CANCELLED
+        manifest = json.loads(store.get(f"{run.name}/job.json"))
+        late = ClusterApi.connect(namespace).create_job(to_create(manifest, 0, False))
+        await asyncio.to_thread(until, "the late Job is gone", lambda: not jobs(plane, namespace))
+        assert (await client.training.GetRun(pb.GetRunRequest(name=run.name))).state == pb.RUN_STATE_CANCELLED
+        assert late["metadata"]["name"] == job_name(run.name)
+
+
+async def test_a_strangers_job_of_the_same_name_is_waited_out(
+    config: TrainerConfig, photo: bytes, kubelet: Kubelet, plane: Plane, namespace: str
+) -> None:
+    async with serving(config) as client:
+        run = await client.training.CreateRun(order(await filled(client, photo), "hold"))
+        await client.training.CancelRun(pb.CancelRunRequest(name=run.name))
+        await watched(client, run.name)
+        spec = {
+            "suspend": True,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}},
+        }
+        stranger = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job_name(run.name)}, "spec": spec}
+        plane.apply(stranger, namespace=namespace)
+        await client.training.ResumeRun(pb.ResumeRunRequest(name=run.name))
+        await until_message(client, run.name, "another Job is in the way")
+        await asyncio.to_thread(plane.kubectl, "delete", "job", "--namespace", namespace, job_name(run.name))
+        done = await finished(client, run.name, kubelet)
+    assert (done.state, done.num_attempts) == (pb.RUN_STATE_SUCCEEDED, 1)
+
+
+async def test_a_name_can_be_used_again_when_its_session_was_deleted(
+    config: TrainerConfig, photo: bytes, kubelet: Kubelet, plane: Plane, namespace: str, counted: Counted
+) -> None:
+    async with serving(config) as client:
+        run = await client.training.CreateRun(order(await filled(client, photo), "hold", run_id="first"))
+        assert (await finished(client, run.name, kubelet)).state == pb.RUN_STATE_SUCCEEDED
+        await client.sessions.DeleteSession(session_pb.DeleteSessionRequest(name="sessions/robot"))
+    async with serving(config) as client:  # what is left of the Job does not bring the run back
+        await asyncio.sleep(1)
+        assert not (await client.training.ListRuns(pb.ListRunsRequest(parent="sessions/-"))).runs
+        session = await filled(client, photo)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.training.CreateRun(order(session, "hold", run_id="first"))
+        assert reason(caught.value) == "CLUSTER_UNAVAILABLE"
+        await asyncio.to_thread(until, "the old Job is gone", lambda: not jobs(plane, namespace))
+        again = await client.training.CreateRun(order(session, "hold", run_id="first"))
+        assert again.checkpoint != run.checkpoint
+        assert (await finished(client, again.name, kubelet)).state == pb.RUN_STATE_SUCCEEDED
+    assert len(counted.uids) == 2

@@ -1,7 +1,7 @@
 """The calls of the Kubernetes API that the trainer makes, in one namespace. The only module that knows the client.
 
-Answers are read as JSON and not as the client's models: those refuse fields that they do not know, and a cluster may be
-newer than the client. Every error is one of `errors`.
+Answers are read as JSON and not as the client's models: a cluster may be newer than the client, and a Job that is adopted
+keeps fields that the client does not know. Every error is one of `errors`.
 """
 
 import http.client

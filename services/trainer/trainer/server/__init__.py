@@ -67,7 +67,7 @@ ERRORS: ErrorTable = {
     errors.RunFinished: ErrorRule(_PRECONDITION, "RUN_FINISHED"),
     errors.RunElsewhere: ErrorRule(_PRECONDITION, "RUN_ELSEWHERE"),
     cluster_errors.ClusterUnavailable: ErrorRule(StatusCode.UNAVAILABLE, "CLUSTER_UNAVAILABLE", retry_seconds=2),
-    cluster_errors.QuotaExceeded: ErrorRule(StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
+    cluster_errors.QuotaExceeded: ErrorRule(StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", retry_seconds=60),
     cluster_errors.ClusterForbidden: ErrorRule(StatusCode.PERMISSION_DENIED, "CLUSTER_FORBIDDEN"),
     cluster_errors.QueueDecides: ErrorRule(_PRECONDITION, "QUEUE_DECIDES"),
     cluster_errors.ClusterError: ErrorRule(_PRECONDITION, "JOB_REFUSED"),
@@ -100,7 +100,7 @@ class Trainer:
             try:
                 await asyncio.to_thread(self.backend.start)
                 return await self.active.start(self._unfinished)
-            except (store_errors.StoreUnavailable, errors.BackendUnavailable) as error:
+            except (store_errors.StoreUnavailable, errors.BackendUnavailable, cluster_errors.ClusterForbidden) as error:
                 log.warning("waiting: %s", error)
                 await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
