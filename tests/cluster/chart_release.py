@@ -65,7 +65,7 @@ class Release:
 
     def kubectl(self, *arguments: str) -> str:
         """kubectl in its namespace."""
-        return self.cluster.kubectl(*arguments, "--namespace", self.namespace)
+        return self.cluster.kubectl("--namespace", self.namespace, *arguments)
 
     def pods(self) -> list[dict[str, Any]]:
         """Its pods that are not on their way out."""

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -169,8 +169,13 @@ def preempted(place: Place) -> Case:
 def is_waiting(training: Training) -> bool:
     """Whether its newest pod has no node, because the scheduler found none."""
     pods = training.pods()
-    found = pods[-1]["status"].get("conditions", ()) if pods else ()
-    return any(each["type"] == "PodScheduled" and each["status"] == "False" for each in found)
+    return bool(pods and why_waiting(pods[-1]))
+
+
+def why_waiting(pod: Mapping[str, Any]) -> str:
+    """Why the scheduler has no node for a pod, "" if it has or has not looked yet."""
+    found = pod["status"].get("conditions", ())
+    return "".join(each["message"] for each in found if each["type"] == "PodScheduled" and each["status"] == "False")
 
 
 def pids_of(training: Training) -> list[int]:

@@ -99,6 +99,11 @@ class Place:
         return Training(self, spec.name, spec.checkpoint, render_all(spec, made))
 
 
+def imaginary_place(cluster: Cluster, namespace: str) -> Place:
+    """For Jobs whose program does not run: there is no bucket behind it."""
+    return Place(cluster, namespace, ObjectStore(StoreConfig("localhost:1", "nobody", "nothing", "no-bucket")))
+
+
 @dataclass
 class Training:
     """One run and its Job."""

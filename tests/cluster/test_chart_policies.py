@@ -186,7 +186,7 @@ def test_allowed(filled: Stores, service: str, deed: Deed, does: str) -> None:
 @pytest.mark.parametrize(("service", "deed", "does"), DENIED, ids=[f"{name} {does}" for name, _, does in DENIED])
 def test_denied(filled: Stores, service: str, deed: Deed, does: str) -> None:
     # A removal is one entry in a list of many, and so is its refusal.
-    with pytest.raises((AccessDenied, StoreRejected), match="refused access|AccessDenied"):
+    with pytest.raises((AccessDenied, StoreRejected), match=r"refused access|AccessDenied"):
         deed(filled[service])
 
 

@@ -147,7 +147,8 @@ def test_only_the_trainer_is_bound_and_only_to_what_it_uses() -> None:
     }
     assert rights == {
         "batch/jobs": ["get", "list", "watch", "create", "delete", "patch"],
-        "/pods": ["get", "list", "watch"],
+        "/pods": ["list", "watch"],
         "/pods/log": ["get"],
-        "/events": ["get", "list", "watch"],
+        "/events": ["list"],
+        "/services": ["create"],
     }

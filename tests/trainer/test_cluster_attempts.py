@@ -57,6 +57,14 @@ def test_out_of_memory_names_the_limit() -> None:
     assert error == "it printed nothing (exit code 137: OOMKilled, it needed more memory than its limit of 16Gi)"
 
 
+def test_a_container_that_could_not_be_started_did_so_when_it_failed() -> None:
+    state = ended(128, "no such file: /nothing", "StartError")
+    state["terminated"]["startedAt"] = "1970-01-01T00:00:00Z"
+    attempt = only(seen(JobStatus(), live_pod("a", "Failed", state)))
+    assert attempt.start_time == attempt.end_time
+    assert attempt.error == "no such file: /nothing (exit code 128; StartError)"
+
+
 def test_a_disruption_is_not_counted_but_told() -> None:
     attempt = only(seen(JobStatus(), live_pod("a", "Failed", ended(143), [DISRUPTED])))
     assert not attempt.counted

@@ -54,6 +54,14 @@ def test_what_was_known_stands_until_a_pod_says_something_else() -> None:
     assert reason(live_job(), [waiting("ContainerCreating")], (), "no node") == ""
 
 
+def test_the_two_words_for_a_failed_pull_do_not_take_turns() -> None:
+    known = reason(
+        live_job(), [waiting("ImagePullBackOff", "Back-off")], (), "its container cannot start: ErrImagePull"
+    )
+    assert known == "its container cannot start: ImagePullBackOff: Back-off"
+    assert reason(live_job(), [waiting("ErrImagePull", "no such image")], (), known) == known
+
+
 def test_suspended_by_a_queue_or_by_a_person() -> None:
     queued = live_job(suspend=True)
     queued = LiveJob.of({**queued.raw, "metadata": {**queued.raw["metadata"], "labels": {QUEUE_LABEL: "gpus"}}})

@@ -34,7 +34,7 @@ class Kubelet:
         found = self.plane.ask("GET", f"{self._path()}?labelSelector={selector}")["items"]
         return sorted(found, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
-    def placed(self, job: str, number: int = 1, seconds: float = 60) -> str:
+    def placed(self, job: str, number: int = 1, seconds: float = 120) -> str:
         """Name of the newest pod of a Job that has had so many, once it is on a node."""
 
         def newest() -> str:

@@ -105,6 +105,8 @@ class LivePod:
         state = _container_state(status)
         ended = state.get("terminated")
         started = (state.get("running") or ended or {}).get("startedAt")
+        if ended and (started or "").startswith("1970"):  # the container could not be started
+            started = ended.get("finishedAt")
         conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
         disruption = _true(conditions.get("DisruptionTarget"))
         scheduled = conditions.get("PodScheduled") or {}

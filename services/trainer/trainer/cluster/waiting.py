@@ -40,6 +40,8 @@ def reason(job: LiveJob, pods: Sequence[LivePod], events: Sequence[Happening], k
         return f"waits in queue {job.queue!r} of Kueue" if job.queue else ""
     waiting = [pod for pod in pods if _is_waiting(pod)]
     told = next(filter(None, map(_of_status, waiting)), "")
+    if "ErrImagePull" in told and "ImagePullBackOff" in known:  # the two take turns, and say the same
+        return known
     return (told or _of_events(events))[:_LONGEST] or ("" if waiting else known)
 
 
