@@ -21,6 +21,7 @@ from jobs.run_file import read_run
 from tests.cluster.harness import store as minio
 from tests.cluster.harness.binaries import binary
 from tests.cluster.harness.client import Cluster
+from tests.cluster.harness.layout import NODE
 from tests.cluster.harness.processes import wait_until
 from tests.cluster.jobs_outcome import Attempt, attempts_of
 
@@ -82,7 +83,7 @@ class Place:
             "store": {"endpoint": self.endpoint, "bucket": self.store.config.bucket},
             "storeSecret": {"name": minio.SECRET},
             "gpu": {"enabled": True},
-            "nodeSelector": {"kubernetes.io/hostname": "darkroom-node"},
+            "nodeSelector": {"kubernetes.io/hostname": NODE},
             "resources": {"cpu": "100m", "memory": "2Gi"},
             "tmpSize": "4Gi",
             "shmSize": "64Mi",
@@ -102,6 +103,18 @@ class Place:
 def imaginary_place(cluster: Cluster, namespace: str) -> Place:
     """For Jobs whose program does not run: there is no bucket behind it."""
     return Place(cluster, namespace, ObjectStore(StoreConfig("localhost:1", "nobody", "nothing", "no-bucket")))
+
+
+def remove_jobs(cluster: Cluster, namespace: str) -> None:
+    """Remove the Jobs of a namespace with their pods, those on made-up nodes at once.
+
+    kwok lets a deleted pod live for as long as its grace may take, and for ever while it has a Job; and a namespace that goes
+    removes its pods before its Jobs.
+    """
+    here = ("--namespace", namespace)
+    cluster.kubectl("delete", "jobs", "--all", *here)
+    made_up = (f"--field-selector=spec.nodeName!={NODE}", "--force", "--grace-period=0")
+    cluster.kubectl("delete", "pods", *made_up, *here)
 
 
 @dataclass

@@ -66,7 +66,9 @@ def test_pod_has_no_token_and_is_told_nothing(training: Training) -> None:
     with training.started():
         assert "Complete" in conditions(training.wait_for_end())
         seen = json.loads(training.kubectl("logs", f"job/{training.job}"))
-    assert seen == {"token": False, "answers": dict.fromkeys(paths, 401)}
+    assert not seen["token"]
+    assert set(seen["answers"]) == set(paths)
+    assert set(seen["answers"].values()) <= {401, 403}, seen
 
 
 def test_its_token_would_be_good_for_nothing(training: Training, cluster: Cluster, tmp_path: Path) -> None:

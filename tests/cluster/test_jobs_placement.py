@@ -10,7 +10,7 @@ from jobs.errors import FileInvalid
 
 from tests.cluster.harness.client import Cluster
 from tests.cluster.jobs_cases import why_waiting
-from tests.cluster.jobs_runs import Place, Training, imaginary_place
+from tests.cluster.jobs_runs import Place, Training, imaginary_place, remove_jobs
 
 KWOK = {"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}
 MIG = "nvidia.com/mig-1g.10gb"
@@ -65,9 +65,10 @@ NOWHERE = {
 
 
 @pytest.fixture
-def place(cluster: Cluster, namespace: str) -> Place:
+def place(cluster: Cluster, namespace: str) -> Iterator[Place]:
     """For Jobs whose pods do not really run."""
-    return imaginary_place(cluster, namespace)
+    yield imaginary_place(cluster, namespace)
+    remove_jobs(cluster, namespace)
 
 
 def training_of(place: Place, name: str, given: Wanted) -> Training:
