@@ -57,9 +57,7 @@ class StageState:
     def save(self, folder: Path) -> None:
         """Write the files of a resume point. The numbers are copied: training may go on afterwards."""
         save_file(_contiguous(self._weights(self.modules)), folder / WEIGHTS)
-        torch.serialization.set_crc32_options(False)  # every file has its sha256, and training waits for this one
-        with (folder / OPTIMIZER).open("wb") as file:  # given a path, torch does not tell that the disk is full
-            torch.save(self.optimizer.state_dict(), file)
+        _save(self.optimizer.state_dict(), folder / OPTIMIZER)
         if averages := self.averages.tensors():
             save_file(_contiguous(averages), folder / AVERAGES)
 
@@ -98,3 +96,14 @@ class StageState:
 
 def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    """As torch writes it, without the sums: every file of a resume point has its sha256, and training waits for this one."""
+    checked = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        with path.open("wb") as file:  # given a path, torch does not tell that the disk is full
+            torch.save(state, file)
+    finally:
+        torch.serialization.set_crc32_options(checked)
