@@ -14,7 +14,10 @@ from pathlib import Path
 from images.archive import Layer, layers
 from images.catalogue import IMAGES
 
-TABLE = re.compile(r"(?<=<!-- sizes: python -m images.sizes out/images --write docs/images.md -->\n).*?(?=<!-- end of sizes -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(?<=<!-- sizes: python -m images.sizes out/images --write docs/images.md -->\n).*?(?=<!-- end of sizes -->)",
+    re.DOTALL,
+)
 COLUMNS = ("image", "unpacked", "pulled", "of it shared", "dependencies", "our code")
 # Packages of the base and of the index that no lock holds may change a little.
 TOLERANCE = 0.1

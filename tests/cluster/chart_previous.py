@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import yaml
-from images.build import version
 
+from images.build import version
 from tests.cluster.chart_release import CHART, IMAGES
 from tests.cluster.harness.binaries import binary
 from tests.cluster.harness.client import Cluster

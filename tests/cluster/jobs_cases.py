@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,9 @@ from tests.cluster.jobs_store import switch
 
 MIDDLE: Final = 15
 """Things happen when a resume point of this step is published: well before the last step, behind a whole stage."""
+
+
+_INDEX: Final = "JOB_COMPLETION_INDEX"
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,35 @@ class Case:
         return self.starts[0] == 1 and all(MIDDLE < step <= RECIPE["unet"]["steps"] for step in self.starts[1:])
 
 
+def in_the_middle(training: Training, happen: Callable[[Training], object]) -> Case:
+    """Let something happen when the training is in the middle of its second stage."""
+
+    def wait_and_let_happen(training: Training) -> None:
+        training.wait_for_step(MIDDLE)
+        happen(training)
+
+    return carry_out(training, wait_and_let_happen)
+
+
+def carry_out(training: Training, happen: Callable[[Training], object], read: bool = True) -> Case:
+    """Start a training, let something happen and wait for the end. read: whether it gets as far as to write records."""
+    with training.started():
+        happen(training)
+        job = training.wait_for_end()
+    store = training.place.store
+    whole = read and "Complete" in conditions(job)
+    result = result_of(store, training.name, training.checkpoint) if whole else None
+    return Case(job, training.attempts, starts_of(store, training.name) if read else [], result)
+
+
 def undisturbed(place: Place, run: str = "undisturbed") -> Case:
     """Nothing happens."""
-    return _carry_out(place.training(run), lambda training: None)
+    return carry_out(place.training(run), lambda training: None)
 
 
 def evicted(place: Place) -> Case:
     """Its pod is evicted, as by a controller that makes room."""
-
-    def evict(training: Training) -> None:
-        (victim,) = training.pods()
-        name, namespace = victim["metadata"]["name"], place.namespace
-        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
-        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
-        place.cluster.kubectl("create", "--raw", path, "--filename=-", stdin=json.dumps(body))
-
-    return _in_the_middle(place.training("evicted"), evict)
+    return in_the_middle(place.training("evicted"), lambda training: evict(place, training.pods()[0]))
 
 
 def drained(place: Place) -> Case:
@@ -75,12 +91,12 @@ def drained(place: Place) -> Case:
         finally:
             place.cluster.kubectl("uncordon", NODE)
 
-    return _in_the_middle(place.training("drained"), drain)
+    return in_the_middle(place.training("drained"), drain)
 
 
 def deleted(place: Place) -> Case:
     """Somebody deletes its pod."""
-    return _in_the_middle(
+    return in_the_middle(
         place.training("deleted"),
         lambda training: training.kubectl("delete", "pod", f"--selector={training.selector}"),
     )
@@ -90,10 +106,9 @@ def killed(place: Place) -> Case:
     """Its process is killed without a word."""
 
     def kill(training: Training) -> None:
-        (pid,) = pids_of(training)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid_of(training), signal.SIGKILL)
 
-    return _in_the_middle(place.training("killed"), kill)
+    return in_the_middle(place.training("killed"), kill)
 
 
 def suspended(place: Place) -> Case:
@@ -106,7 +121,7 @@ def suspended(place: Place) -> Case:
         wait_until("its pod is gone", lambda: not training.pods(), 120)
         training.kubectl(*patch, '{"spec": {"suspend": false}}')
 
-    return _in_the_middle(place.training("suspended"), suspend)
+    return in_the_middle(place.training("suspended"), suspend)
 
 
 def store_away(place: Place) -> Case:
@@ -119,30 +134,30 @@ def store_away(place: Place) -> Case:
         finally:
             switch(place.cluster, place.namespace, on=True)
 
-    return _in_the_middle(place.training("store-away"), switch_off)
+    return in_the_middle(place.training("store-away"), switch_off)
 
 
 def store_gone(place: Place) -> Case:
     """There never is a store. For a place whose store is switched off."""
-    return _carry_out(place.training("store-gone", backoffLimit=1), lambda training: None, read=False)
+    return carry_out(place.training("store-gone", backoffLimit=1), lambda training: None, read=False)
 
 
 def out_of_memory(place: Place) -> Case:
     """Its memory limit does not even hold its libraries."""
     training = place.training("out-of-memory", resources={"cpu": "100m", "memory": "192Mi"}, backoffLimit=1)
-    return _carry_out(training, lambda training: None, read=False)
+    return carry_out(training, lambda training: None, read=False)
 
 
 def too_large(place: Place) -> Case:
     """Its memory limit holds its libraries and its model, but not what the steps will need."""
     training = place.training("too-large", resources={"cpu": "100m", "memory": "500Mi"})
-    return _carry_out(training, lambda training: None, read=False)
+    return carry_out(training, lambda training: None, read=False)
 
 
 def misconfigured(place: Place) -> Case:
     """A variable has a value that the program does not know."""
     training = place.training("misconfigured", env={"DARKROOM_LOG_LEVEL": "loud"})
-    return _carry_out(training, lambda training: None, read=False)
+    return carry_out(training, lambda training: None, read=False)
 
 
 def preempted(place: Place) -> Case:
@@ -161,9 +176,18 @@ def preempted(place: Place) -> Case:
 
     place.cluster.apply(urgent)
     try:
-        return _in_the_middle(place.training("preempted"), preempt)
+        return in_the_middle(place.training("preempted"), preempt)
     finally:
         place.cluster.kubectl("delete", "priorityclass", name)
+
+
+def evict(place: Place, victim: Mapping[str, Any]) -> None:
+    """Ask for a pod's eviction."""
+    name = victim["metadata"]["name"]
+    about = {"name": name, "namespace": place.namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": about}
+    path = f"/api/v1/namespaces/{place.namespace}/pods/{name}/eviction"
+    place.cluster.kubectl("create", "--raw", path, "--filename=-", stdin=json.dumps(body))
 
 
 def is_waiting(training: Training) -> bool:
@@ -178,38 +202,24 @@ def why_waiting(pod: Mapping[str, Any]) -> str:
     return "".join(each["message"] for each in found if each["type"] == "PodScheduled" and each["status"] == "False")
 
 
-def pids_of(training: Training) -> list[int]:
-    """Ids, on the node, of the run's program."""
-    wanted = f"DARKROOM_RUN={training.name}".encode()
-    found = []
+def pid_of(training: Training, index: int = 0) -> int:
+    """Id, on the node, of the run's program. index: the pod's number, if it has several."""
+    (pid,) = (pid for pid, variables in _programs(training.name) if int(variables.get(_INDEX, "0")) == index)
+    return pid
+
+
+def _programs(run: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The programs of a run and their environment; what they have started for themselves is left out."""
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if wanted in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
+            text = path.read_bytes().decode(errors="replace")
         except OSError:  # it has ended, or is none that this test may look into
             continue
-    return found
+        variables = dict(pair.partition("=")[::2] for pair in text.split("\0"))
+        if variables.get("DARKROOM_RUN") == run and "DARKROOM_LAUNCHER" not in variables:
+            yield int(path.parent.name), variables
 
 
 def log_of(training: Training) -> str:
     """What its newest pod has printed."""
     return training.kubectl("logs", training.pods()[-1]["metadata"]["name"])
-
-
-def _in_the_middle(training: Training, happen: Callable[[Training], object]) -> Case:
-    def wait_and_let_happen(training: Training) -> None:
-        training.wait_for_step(MIDDLE)
-        happen(training)
-
-    return _carry_out(training, wait_and_let_happen)
-
-
-def _carry_out(training: Training, happen: Callable[[Training], object], read: bool = True) -> Case:
-    """read: whether there are records, and a checkpoint if the Job is Complete."""
-    with training.started():
-        happen(training)
-        job = training.wait_for_end()
-    store = training.place.store
-    whole = read and "Complete" in conditions(job)
-    result = result_of(store, training.name, training.checkpoint) if whole else None
-    return Case(job, training.attempts, starts_of(store, training.name) if read else [], result)

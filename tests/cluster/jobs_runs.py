@@ -4,14 +4,14 @@ import json
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final
 
 import yaml
-from artifacts.errors import NotFound
+from artifacts.errors import NotFound, StoreRejected
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore, StoreConfig
 from jobs.names import job_name
@@ -42,10 +42,15 @@ _SECONDS: Final = 400
 
 @contextmanager
 def bucket(cluster: Cluster, namespace: str = minio.NAMESPACE, name: str = "") -> Iterator[ObjectStore]:
-    """A bucket with a session and the tiny base model, in the MinIO of a namespace; removed at the end."""
+    """A bucket with a session and the tiny base model, in the MinIO of a namespace; removed at the end.
+
+    name: a new one by default. What an ended test has left in a bucket of that name is removed first.
+    """
     address = f"http://{cluster.cluster_ip(minio.SERVICE, namespace)}:{minio.PORT}"
     name = name or f"jobs-{secrets.token_hex(4)}"
     store = ObjectStore(StoreConfig(address, minio.ACCESS_KEY, minio.SECRET_KEY, name, retries=8))
+    with suppress(StoreRejected):  # there is none
+        store.delete_bucket()
     store.ensure_bucket()
     try:
         fill(store)

@@ -10,13 +10,14 @@ from artifacts.checkpoints import Checkpoints
 from darkroom.trainer.v1 import session_pb2, training_pb2
 from darkroom_cli.clients import connect
 from darkroom_cli.connection import Connection
-from images.build import version
 
+from images.build import version
 from tests.cluster import chart_users
 from tests.cluster.chart_previous import PREVIOUS, previous_chart
 from tests.cluster.chart_release import SERVICES, Release, bring_all, is_ready, objects_in, room
 from tests.cluster.chart_training import Running, fill_session, start_run
 from tests.cluster.harness.client import Cluster, CommandError
+from tests.cluster.harness.processes import NotReady, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = 700
@@ -101,12 +102,22 @@ def token_now(release: Release) -> str:
 
 def check_what_is_left(release: Release, before: set[str], run: training_pb2.Run) -> None:
     """The finished Job stays until its time is over, and the data in the bucket; nothing else."""
-    left = objects_in(release.cluster, release.namespace, release.training) - before
+    left: set[str] = set()
+
+    def few_left() -> bool:
+        left.clear()
+        left.update(objects_in(release.cluster, release.namespace, release.training) - before)
+        return len(left) == 2
+
+    try:
+        wait_until("the last pods of the services have ended", few_left, 120)
+    except NotReady as error:
+        error.add_note(f"left: {sorted(left)}")
+        raise
     jobs = release.cluster.get("jobs", "--namespace", release.training)["items"]
     assert [job["metadata"]["labels"]["darkroom.dev/session"] for job in jobs] == ["pip"]
     assert jobs[0]["spec"]["ttlSecondsAfterFinished"] == 86400
-    kinds = sorted(name.split("/")[1] for name in left)
-    assert kinds == ["job.batch", "pod"]
+    assert sorted(name.split("/")[1] for name in left) == ["job.batch", "pod"]
     store = chart_users.store_as(release.cluster, release.bucket)
     Checkpoints(store).verify(run.checkpoint.partition("/")[2])
     assert list(store.list_folders("models/")) == ["sd15-tiny"]

@@ -1,0 +1,109 @@
+"""docs/operators.md is done, command by command, on the real cluster, with the values and requests that the chart has by default."""
+
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import chart_users
+from tests.cluster.chart_release import SERVICES, bring_all, objects_in
+from tests.cluster.harness import store as minio
+from tests.cluster.harness.client import Cluster
+from tests.cluster.harness.processes import wait_until
+from tests.helm.test_operators_page import BLOCKS
+
+pytestmark = pytest.mark.timeout(1500)
+ROOT = Path(__file__).parents[2]
+BUCKET = "darkroom"
+"""The chart's own, for the page names none."""
+FIRST, *MIDDLE = [text for _, mark, text in BLOCKS if mark == " e2e"]
+(LAST,) = [text for _, mark, text in BLOCKS if mark == " e2e last"]
+
+
+@dataclass
+class Operator:
+    """Somebody at a shell. said: what each block printed."""
+
+    cluster: Cluster
+    names: dict[str, str]
+    said: dict[str, str] = field(default_factory=dict)
+
+    def do(self, block: str) -> str:
+        """Execute a block in the repository's folder, in a shell that ends at the first error."""
+        start = time.monotonic()
+        command = ["bash", "-euo", "pipefail", "-c", f"{FIRST}\n{block}"]
+        env = self.cluster.env | self.names
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=960)
+        print(f"{time.monotonic() - start:6.1f} s  {block.strip().splitlines()[0]}")
+        assert done.returncode == 0, f"{block}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        self.said[block] = done.stdout
+        return done.stdout
+
+    def output_of(self, words: str) -> str:
+        """What the one block with these words printed."""
+        (block,) = (text for text in self.said if words in text)
+        return self.said[block]
+
+
+@pytest.fixture
+def operator(cluster: Cluster, images_on_node: Callable[[str], str]) -> Iterator[Operator]:
+    """The names that the page leaves open; afterwards nothing of them is there."""
+    bring_all(images_on_node)
+    suffix = secrets.token_hex(3)
+    names = {
+        "NAMESPACE": f"operators-{suffix}",
+        "TRAINING": f"operators-training-{suffix}",
+        "RELEASE": "darkroom",
+        "REGISTRY": "localhost",
+        "STORE": minio.ENDPOINT,
+        "ACCESS_KEY": minio.ACCESS_KEY,
+        "SECRET_KEY": minio.SECRET_KEY,
+    }
+    chart_users.remove_bucket(cluster, BUCKET)
+    yield Operator(cluster, names)
+    cluster.kubectl("delete", "namespace", names["NAMESPACE"], names["TRAINING"], "--ignore-not-found", "--wait=false")
+    cluster.kubectl("delete", "priorityclass", "darkroom-training", "--ignore-not-found")
+    chart_users.remove_bucket(cluster, BUCKET)
+
+
+def test_every_command_of_the_page(operator: Operator) -> None:
+    names = operator.names
+    for block in MIDDLE:
+        operator.do(block)
+    check_output(operator)
+    # The page's own objects: namespaces, Secrets, a quota. What the release had is gone, and the bucket is not.
+    operator.do(LAST)
+    namespaces = (names["NAMESPACE"], names["TRAINING"])
+    kept = {f"{namespace}/secret/darkroom-store" for namespace in namespaces} | {
+        f"{names['TRAINING']}/resourcequota/gpus"
+    }
+    wait_until("nothing else is left", lambda: objects_in(operator.cluster, *namespaces) == kept, 120)
+    assert list(chart_users.store_as(operator.cluster, BUCKET).list_folders("models/")) == ["sd15-tiny"]
+
+
+def check_output(operator: Operator) -> None:
+    """What the commands printed is what the page says that they print."""
+    assert "Phase:          Succeeded" in operator.output_of("helm test")
+    assert len(operator.output_of("data.token")) == 40
+    policy = json.loads(operator.output_of("store-policies"))
+    assert policy["Statement"][0]["Resource"] == [f"arn:aws:s3:::{BUCKET}"]
+    rights = operator.output_of("auth can-i")
+    assert rights.count("jobs.batch") == 1
+    assert (
+        rights.count("[create get list watch delete patch]") + rights.count("[get list watch create delete patch]") == 1
+    )
+    assert "resourcequota/gpus created" in operator.output_of("create quota")
+    assert "successfully rolled out" in operator.output_of("rollout restart")
+    # install, priority class, replicas: then the way back
+    history = operator.output_of("helm history")
+    assert [line.split()[0] for line in history.splitlines() if "\tdarkroom-" in line] == ["1", "2", "3"]
+    assert "Rollback was a success" in history
+    pods = operator.output_of("kubectl logs --namespace")
+    for service in SERVICES:
+        assert f"darkroom-{service}-" in pods
+    assert "trainer is ready" in pods
