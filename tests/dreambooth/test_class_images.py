@@ -16,7 +16,7 @@ import torch
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 from dreambooth import base_model, class_images, draws, lora, parts, samples
-from dreambooth.errors import PictureInvalid, Stopped
+from dreambooth.errors import PartnerStopped, PictureInvalid, Stopped
 from dreambooth.exits import StopSignal
 from dreambooth.order import Order
 from dreambooth.parts import Parts
@@ -241,7 +241,7 @@ def test_two_processes_stop_together(make: Make, model: Parts, drawn: list[int])
     signals = [StopSignal(), _StopAt(3)]  # only one of them is told
     with ThreadPoolExecutor(2) as pool:
         ends = [pool.submit(class_images.ensure, each, model, stop) for each, stop in zip(orders, signals, strict=True)]
-    assert [type(end.exception()) for end in ends] == [Stopped, Stopped]
+    assert [type(end.exception()) for end in ends] == [PartnerStopped, Stopped]
     assert len(in_bucket(orders[0].store)) == 3
 
 

@@ -29,11 +29,25 @@ from dreambooth.exits import StopSignal
         (errors.LeaseLost("x"), 78),
         (errors.PartnerLost("x"), 76),
         (errors.Stopped("x"), 143),
+        (errors.PartnerStopped("x"), 76),
         (RuntimeError("a mistake"), 1),
     ],
 )
 def test_each_end_has_its_code(error: Exception, code: int) -> None:
     assert exits.code(error) == code
+
+
+def test_who_was_asked_to_end_says_so_also_if_a_partner_was_first() -> None:
+    stop = StopSignal()
+    stop.set_by_partner()
+    with pytest.raises(errors.PartnerStopped):
+        stop.check()
+    stop.set()
+    with pytest.raises(errors.Stopped, match=r"^stopped by SIGTERM"):
+        stop.check()
+    stop.set_by_partner()
+    with pytest.raises(errors.Stopped, match=r"^stopped by SIGTERM"):
+        stop.check()
 
 
 def test_sigterm_is_remembered_until_asked_for() -> None:

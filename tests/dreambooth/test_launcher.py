@@ -103,7 +103,8 @@ def test_workers_know_their_place_and_none_is_left(launch: Launch, tmp_path: Pat
         os.kill(seen[1]["pid"], 0)
 
 
-def test_sigterm_is_passed_on_and_the_leaders_answer_is_the_answer(launch: Launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [("obey 143", "obey 76"), ("obey 76", "obey 76"), ("obey 76", "obey 143")])
+def test_sigterm_is_passed_on_and_the_answer_says_so(launch: Launch, tmp_path: Path, ends: tuple[str, str]) -> None:
     stop = StopSignal()
 
     def ask() -> None:
@@ -113,7 +114,7 @@ def test_sigterm_is_passed_on_and_the_leaders_answer_is_the_answer(launch: Launc
 
     asking = threading.Thread(target=ask)
     asking.start()
-    assert launch("obey 143", "obey 76", stop=stop) == 143
+    assert launch(*ends, stop=stop) == 143
     asking.join()
 
 

@@ -172,6 +172,17 @@ def test_two_machines_are_as_good_as_one(group: Group, undisturbed: Became) -> N
     os.kill(workers_of(second)[0], signal.SIGKILL)
     assert (end_of(first), end_of(second)) == (76, 137)
 
+    second, first = start(1, **SLOWLY), start(0, **SLOWLY)
+    group.wait_for(run, "progress", 2, first, second)
+    first.terminate()  # as the eviction of one pod: the other one was not asked
+    assert (end_of(first), end_of(second)) == (143, 76)
+
+    second, first = start(1, **SLOWLY), start(0, **SLOWLY)
+    group.wait_for(run, "progress", 2, first, second)
+    second.terminate()
+    assert (end_of(first), end_of(second)) == (76, 143)
+    assert group.messages(run).endswith("another process of this run was stopped by SIGTERM: this one ends, too")
+
     second, first = start(1), start(0)
     assert (end_of(first), end_of(second)) == (0, 0), group.log(run).read_text()
     found = group.became(run)

@@ -160,9 +160,8 @@ def _train(
             save_seconds=config.save_seconds,
         )
         training.run(everything, stop)
-    except PartnerLost as error:
-        if stop.is_set():  # the others were asked, too, and were faster
-            raise Stopped("stopped by SIGTERM") from error
+    except PartnerLost:
+        stop.check()  # the others were asked, too, and were faster
         raise
 
 
@@ -172,7 +171,7 @@ def _explain(records: Records, error: Exception, code: int) -> None:
     if code == exits.UNKNOWN:
         _log.error("internal error", exc_info=error)
     try:
-        records.message(text, "warning" if code == exits.STOPPED else "error")
+        records.message(text, "warning" if isinstance(error, Stopped) else "error")
     except ArtifactError as refused:
         _log.error("the store does not take the reason: %s", refused)
 

@@ -47,7 +47,7 @@ def ensure(order: Order, model: Parts, stop: StopSignal) -> Mapping[int, Sequenc
     with suppress(Stopped):  # the other processes must hear of it: all leave below
         _draw_missing(order, model, prior, about, folder, stop)
     if order.world.any(stop.is_set()):
-        stop.set()
+        stop.set_by_partner()
         stop.check()
     return order.world.once_a_machine("class-images", lambda: _load(order, prior, folder))
 

@@ -14,6 +14,7 @@ RunFailed
     LeaseLost           another process has taken this run over
   PartnerLost         one of the processes that train together is gone
   Stopped             SIGTERM arrived
+    PartnerStopped      it arrived at another one of the processes that train together
 """
 
 
@@ -79,3 +80,7 @@ class PartnerLost(RunFailed):
 
 class Stopped(RunFailed):
     """The process was asked to end and did so between two steps."""
+
+
+class PartnerStopped(Stopped):
+    """Another process of this run was asked to end, and with it all: this one was not, so its end is none of its own."""

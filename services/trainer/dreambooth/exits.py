@@ -1,10 +1,11 @@
 """Exit codes, the program's only answer to who started it. They are normative: docs/exit-codes.md.
 
 0    finished, or already finished               75   the object store is away: retry
-64   environment or recipe                       76   another process of this run has ended: retry
-65   images, captions, resolution, divergence    77   out of memory: retry, counted
-66   base model missing, incomplete or unknown   78   another run owns the checkpoint,
-67   session missing or without images                or another process this run
+64   environment or recipe                       76   another process of this run has ended,
+65   images, captions, resolution, divergence         or was asked to: retry
+66   base model missing, incomplete or unknown   77   out of memory: retry, counted
+67   session missing or without images           78   another run owns the checkpoint,
+                                                      or another process this run
 69   the resume point does not fit what is here now, or the machine is too small
 68   the bucket does not exist, or the store refuses the credentials or the request
 143  stopped by SIGTERM
@@ -48,6 +49,7 @@ _CODES: Final[dict[type[BaseException], int]] = {
     errors.NotOurs: 78,
     errors.PartnerLost: PARTNER_LOST,
     errors.Stopped: STOPPED,
+    errors.PartnerStopped: PARTNER_LOST,
 }
 
 
@@ -70,6 +72,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._by_partner = False
 
     def listen(self) -> None:
         """Take over SIGTERM; main thread only."""
@@ -77,6 +80,12 @@ class StopSignal:
 
     def set(self) -> None:
         """Ask for the end, as SIGTERM does."""
+        self._by_partner = False
+        self._event.set()
+
+    def set_by_partner(self) -> None:
+        """Another process that trains this run was asked to end: so does this one."""
+        self._by_partner = not self.is_set()
         self._event.set()
 
     def is_set(self) -> bool:
@@ -84,9 +93,11 @@ class StopSignal:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise Stopped if the end was asked for."""
+        """Raise Stopped if the end was asked for, PartnerStopped if only another process was asked."""
+        if self._event.is_set() and self._by_partner:
+            raise errors.PartnerStopped("another process of this run was stopped by SIGTERM: this one ends, too")
         if self._event.is_set():
             raise errors.Stopped("stopped by SIGTERM")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._event.set()
+        self.set()

@@ -35,9 +35,11 @@ def run(config: ProgramConfig, arguments: Sequence[str], stop: StopSignal) -> in
     with tempfile.TemporaryDirectory(prefix="dreambooth-") as folder:
         try:
             children.extend(_start(arguments, variables) for variables in _variables(config, folder))
-            return _code(_ends(children, stop))
+            code = _code(_ends(children, stop))
         finally:
             _kill(children)
+    # Of the workers that were all asked to end some hear of it from another one first.
+    return exits.STOPPED if code == exits.PARTNER_LOST and stop.is_set() else code
 
 
 def _variables(config: ProgramConfig, folder: str) -> list[dict[str, str]]:

@@ -114,5 +114,5 @@ def _check(world: World, stop: StopSignal, state: StageState) -> None:
     """Stop all processes at the same place; gradients of a step that is not finished are of no use."""
     if world.any(stop.is_set()):
         state.optimizer.drop_gradients()
-        stop.set()
+        stop.set_by_partner()
         stop.check()
