@@ -9,7 +9,7 @@ import pytest
 from darkroom.trainer.v1 import session_pb2
 from darkroom_cli.clients import connect
 
-from tests.cluster.chart_release import SERVICES, Release, bring_all, is_ready, objects_in, room
+from tests.cluster.chart_release import CHART, SERVICES, Release, bring_all, is_ready, objects_in, room
 from tests.cluster.chart_training import fill_session
 from tests.cluster.harness.client import Cluster, CommandError
 from tests.cluster.harness.layout import MINIO_IMAGE, STATE
@@ -19,10 +19,11 @@ pytestmark = pytest.mark.timeout(600)
 USER = 10001
 CLAIM = "data-darkroom-trial-store-0"
 TRIAL = (
+    f"--values={CHART / 'examples' / 'values-trial.yaml'}",
+    "--set=images.registry=localhost",
     "--set=store.endpoint=",
     "--set=store.existingSecret=",
     "--set=trainer.namespace=",
-    "--set=trialStore.enabled=true",
     f"--set=trialStore.image.repository={MINIO_IMAGE.partition('/')[2].partition(':')[0]}",
     f"--set-string=trialStore.image.tag={MINIO_IMAGE.rpartition(':')[2]}",
 )

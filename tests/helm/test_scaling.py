@@ -64,6 +64,16 @@ def test_own_constraints_come_on_top() -> None:
     assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
 
 
+def test_own_constraints_count_the_pods_of_the_service_or_those_they_name() -> None:
+    zone = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    named = zone | {"labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}
+    objects = chart.render("minimal", overrides={"converter": {"topologySpreadConstraints": [zone, named]}})
+    pod = chart.pod(objects, "converter")
+    _, first, second = pod.spec["topologySpreadConstraints"]
+    assert first["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "converter"
+    assert second == named
+
+
 def test_a_services_own_placement_replaces_the_common_one() -> None:
     overrides = {
         "placement": {"nodeSelector": {"pool": "all"}, "priorityClassName": "all"},

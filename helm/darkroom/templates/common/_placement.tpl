@@ -25,11 +25,17 @@ topologySpreadConstraints:
 {{- include "darkroom.gpuPodFields" . }}
 {{- end -}}
 
-{{/* Spread of a service's replicas over nodes: the soft default and the service's own constraints, as a YAML list. */}}
+{{/*
+Spread of a service's replicas over nodes: the soft default and the service's own constraints, as a YAML list. A constraint
+without a labelSelector would count no pod and do nothing, so it gets the service's.
+*/}}
 {{- define "darkroom.spread" -}}
-{{- $constraints := default list .values.topologySpreadConstraints -}}
-{{- if and .root.Values.placement.spread (hasKey .values "replicas") -}}
 {{- $selector := dict "matchLabels" (include "darkroom.selectorLabels" . | fromYaml) -}}
+{{- $constraints := list -}}
+{{- range default list .values.topologySpreadConstraints -}}
+{{- $constraints = append $constraints (ternary . (set (deepCopy .) "labelSelector" $selector) (hasKey . "labelSelector")) -}}
+{{- end -}}
+{{- if and .root.Values.placement.spread (hasKey .values "replicas") -}}
 {{- $soft := dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway" "labelSelector" $selector -}}
 {{- $constraints = prepend $constraints $soft -}}
 {{- end -}}
