@@ -3,12 +3,10 @@ its own that allow what it does and nothing else. Photos to pictures: the traini
 """
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,20 +18,27 @@ from darkroom_cli.connection import Connection
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
-from tests.cluster import chart_users
-from tests.cluster.chart_release import SERVICES, Release, bring_all, is_ready, logs, parse, room
+from images.build import version
+from tests.cluster import chart_dashboards, chart_users
+from tests.cluster.chart_demo import JobWatcher, demo
+from tests.cluster.chart_prometheus import Prometheus, scraping
+from tests.cluster.chart_release import SERVICES, Release, bring_all, is_ready, logs, room
 from tests.cluster.chart_rights import as_account, rights
 from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.layout import NODE
 from tests.helm.test_operators_page import table
 
 pytestmark = pytest.mark.timeout(900)
-ROOT: Final = Path(__file__).parents[2]
-VERSION: Final = "0.1.0"
+KEPT: Final = Path(__file__).parents[2] / "out" / "cluster"
+"""Pictures for a person to look at."""
+NOTHING_HAPPENED: Final = {"Failed calls by reason", "Images whose caller went away", "Model FLOPs utilization"}
+"""Panels that stay empty when all goes well, and the one that needs a GPU whose speed is known."""
 
 
 @pytest.fixture(scope="module")
-def release(cluster: Cluster, images_on_node: Callable[[str], str]) -> Iterator[Release]:
+def release(
+    cluster: Cluster, images_on_node: Callable[[str], str], request: pytest.FixtureRequest
+) -> Iterator[Release]:
     """One release for all tests of this file."""
     bring_all(images_on_node)
     with room(cluster, "chart") as made, chart_users.restricted_users(cluster, made.bucket) as users:
@@ -47,8 +52,9 @@ def release(cluster: Cluster, images_on_node: Callable[[str], str]) -> Iterator[
             made.install(*chart_users.settings(users))
             yield made
         finally:
-            print(made.kubectl("get", "all,events", "--output=wide"))
-            print(cluster.kubectl("get", "all,events", "--namespace", made.training, "--output=wide"))
+            if request.session.testsfailed:
+                print(made.kubectl("get", "all,events", "--output=wide"))
+                print(cluster.kubectl("get", "all,events", "--namespace", made.training, "--output=wide"))
 
 
 @pytest.fixture
@@ -74,7 +80,7 @@ def test_all_pods_are_ready_from_our_images(release: Release) -> None:
         assert pod["spec"]["nodeName"] == NODE
         images = [container["image"] for container in containers(pod)]
         with_models = name in ("captioner", "webui-engine", "webui-gateway")
-        wanted = [f"localhost/darkroom-{each}:{VERSION}" for each in (["tools"] if with_models else []) + [name]]
+        wanted = [f"localhost/darkroom-{each}:{version()}" for each in (["tools"] if with_models else []) + [name]]
         assert images == wanted
         statuses = [*pod["status"].get("initContainerStatuses", ()), *pod["status"]["containerStatuses"]]
         assert [status["restartCount"] for status in statuses] == [0] * len(images)
@@ -176,77 +182,58 @@ def test_the_trainers_account_reads_jobs_but_no_secrets(release: Release) -> Non
     assert "(Forbidden)" in elsewhere.stderr
 
 
-class JobWatcher(threading.Thread):
-    """Remembers the pods of training Jobs while they are there, and what such a pod finds where a token would be."""
+@dataclass(frozen=True)
+class Shown:
+    """What the demo left behind."""
 
-    def __init__(self, release: Release) -> None:
-        super().__init__(daemon=True)
-        self.release = release
-        self.pods: dict[str, dict[str, Any]] = {}
-        self.jobs: dict[str, dict[str, Any]] = {}
-        self.tokens: str = ""
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        here = ("--namespace", self.release.training)
-        while not self.over.wait(1):
-            self.jobs |= {job["metadata"]["name"]: job for job in self.release.cluster.get("jobs", *here)["items"]}
-            found = self.release.cluster.get("pods", *here)["items"]
-            self.pods |= {pod["metadata"]["name"]: pod for pod in found}
-            running = [pod["metadata"]["name"] for pod in found if pod["status"]["phase"] == "Running"]
-            if running and not self.tokens:
-                look = ("sh", "-c", "ls /var/run/secrets/kubernetes.io 2>&1 || true")
-                self.tokens = self.release.cluster.kubectl("exec", *here, running[0], "--", *look)
+    report: dict[str, Any]
+    jobs: JobWatcher
+    prometheus: Prometheus
+    sheet: Path
 
 
-@pytest.fixture
-def jobs(release: Release) -> Iterator[JobWatcher]:
-    """Watches while the test runs."""
-    watcher = JobWatcher(release)
-    watcher.start()
-    yield watcher
-    watcher.over.set()
-    watcher.join()
+@pytest.fixture(scope="module")
+def shown(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """The demo, once, with Prometheus looking on."""
+    out = tmp_path_factory.mktemp("demo")
+    with scraping(release, out) as prometheus, release.forwarded() as where:
+        with JobWatcher(release) as jobs:
+            try:
+                report = demo(where, out)
+            except AssertionError:
+                print(logs(release, "trainer"))
+                raise
+        print(json.dumps(report, indent=1))
+        yield Shown(report, jobs, prometheus, out / "contact-sheet.png")
 
 
-def demo(where: Connection, out: Path) -> dict[str, Any]:
-    """Run `darkroom demo` against the services; returns its report."""
-    addresses = {name: address for name, address in vars(where).items() if name != "token"}
-    options = [word for name, address in addresses.items() for word in ("--endpoint", f"{name}={address}")]
-    command = [str(Path(sys.executable).with_name("darkroom")), "demo", "--out", str(out), *options]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
-    env["DARKROOM_TOKEN"] = where.token
-    done = subprocess.run(command, env=env, cwd=out, capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    report: dict[str, Any] = parse(done.stdout)
-    return report
-
-
-def test_demo(release: Release, where: Connection, jobs: JobWatcher, tmp_path: Path) -> None:
-    """Photos to pictures on a real cluster, the training as a Job that asks for a GPU."""
-    try:
-        report = demo(where, tmp_path)
-    except AssertionError:
-        print(logs(release, "trainer"))
-        raise
-    jobs.over.set()
-    print(json.dumps(report, indent=1))
-    with Image.open(tmp_path / "contact-sheet.png") as sheet:
+def test_photos_become_pictures(shown: Shown) -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    shutil.copy(shown.sheet, KEPT)
+    with Image.open(shown.sheet) as sheet:
         assert sheet.width > 900
         assert sheet.height > 600
-    kept = ROOT / "out" / "cluster"
-    kept.mkdir(parents=True, exist_ok=True)
-    shutil.copy(tmp_path / "contact-sheet.png", kept)
-    (job,) = jobs.jobs.values()
-    (pod,) = jobs.pods.values()
-    assert job["metadata"]["labels"]["darkroom.dev/session"] == report["session"]
-    (container,) = pod["spec"]["containers"]
-    assert container["image"] == f"localhost/darkroom-dreambooth:{VERSION}"
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert pod["spec"]["nodeName"] == NODE
-    assert pod["spec"]["serviceAccountName"] == f"{release.fullname}-dreambooth"
-    assert "No such file or directory" in jobs.tokens
+    report = shown.report
     assert report["caption_accuracy"] >= 0.8
     assert report["conversion_digests_equal"] is True
     assert report["loss_last"] < report["loss_first"]
     assert report["subject_fidelity_after"] > report["subject_fidelity_before"] + 0.2
+
+
+def test_the_training_was_a_job_that_asked_for_a_gpu(release: Release, shown: Shown) -> None:
+    (job,), (pod,) = shown.jobs.jobs.values(), shown.jobs.pods.values()
+    assert job["metadata"]["labels"]["darkroom.dev/session"] == shown.report["session"]
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == f"localhost/darkroom-dreambooth:{version()}"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["spec"]["nodeName"] == NODE
+    assert pod["spec"]["serviceAccountName"] == f"{release.fullname}-dreambooth"
+    assert "No such file or directory" in shown.jobs.place_of_tokens
+
+
+@pytest.mark.parametrize("name", chart_dashboards.names())
+def test_every_panel_of_the_dashboards_shows_the_demo(release: Release, shown: Shown, name: str) -> None:
+    assert shown.prometheus.targets() == dict.fromkeys(SERVICES, "up")
+    panels = chart_dashboards.panels(name, shown.prometheus, release.namespace)
+    chart_dashboards.draw(f"Darkroom {name}, during the demo", panels, KEPT / f"dashboard-{name}.png")
+    assert {panel.title for panel in panels if not panel.series} <= NOTHING_HAPPENED
