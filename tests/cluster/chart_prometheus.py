@@ -69,10 +69,10 @@ class Prometheus:
             for one in answer["data"]["result"]
         ]
 
-    def targets(self) -> dict[str, str]:
-        """The health of each job that is scraped."""
+    def targets(self) -> list[tuple[str, str]]:
+        """Job and health of each target."""
         active = self._get("/api/v1/targets?state=active")["data"]["activeTargets"]
-        return {one["labels"]["job"]: one["health"] for one in active}
+        return sorted((one["labels"]["job"], one["health"]) for one in active)
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
@@ -102,46 +102,35 @@ def scraping(release: Release, folder: Path) -> Iterator[Prometheus]:
 
 def _is_at_work(prometheus: Prometheus) -> bool:
     try:
-        return "up" in prometheus.targets().values()
+        found = prometheus.targets()
     except OSError:
         return False
+    return bool(found) and all(health == "up" for _, health in found)
 
 
 def _config(release: Release) -> dict[str, Any]:
-    """What the Prometheus operator makes of the chart's ServiceMonitor."""
+    """What the Prometheus operator makes of the chart's ServiceMonitor. Debian's build knows no Kubernetes, so targets are told."""
     (monitor,) = (item for item in chart.rendered("everything") if item["kind"] == "ServiceMonitor")
     (endpoint,) = monitor["spec"]["endpoints"]
-    selected = monitor["spec"]["selector"]["matchLabels"] | {"app.kubernetes.io/instance": release.name}
-    rules = [_keep(_label(key), value) for key, value in selected.items()]
-    rules.append(_keep("__meta_kubernetes_endpoint_port_name", endpoint["port"]))
-    sources = {
-        "job": _label(monitor["spec"]["jobLabel"]),
-        "namespace": "__meta_kubernetes_namespace",
-        "pod": "__meta_kubernetes_pod_name",
-        "service": "__meta_kubernetes_service_name",
-    }
-    rules += [{"source_labels": [source], "target_label": target} for target, source in sources.items()]
-    job = {
-        "job_name": "darkroom",
-        "honor_labels": endpoint["honorLabels"],
-        "kubernetes_sd_configs": [
-            {
-                "role": "endpoints",
-                "kubeconfig_file": str(release.cluster.kubeconfig),
-                "namespaces": {"names": [release.namespace]},
-            }
-        ],
-        "relabel_configs": rules,
-    }
-    return {
-        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
-        "scrape_configs": [job],
-    }
+    labels = monitor["spec"]["selector"]["matchLabels"] | {"app.kubernetes.io/instance": release.name}
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    here = ("--namespace", release.namespace)
+    targets = []
+    for service in release.cluster.get("services", *here, f"--selector={selector}")["items"]:
+        name, job = service["metadata"]["name"], service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+        slices = release.cluster.get("endpointslices", *here, f"--selector=kubernetes.io/service-name={name}")["items"]
+        for pod, address in _endpoints(slices, endpoint["port"]):
+            own = {"job": job, "namespace": release.namespace, "pod": pod, "service": name}
+            targets.append({"targets": [address], "labels": own})
+    scraped = {"job_name": "darkroom", "honor_labels": endpoint["honorLabels"], "static_configs": targets}
+    times = {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"}
+    return {"global": times, "scrape_configs": [scraped]}
 
 
-def _label(key: str) -> str:
-    return "__meta_kubernetes_service_label_" + key.replace(".", "_").replace("/", "_")
-
-
-def _keep(source: str, value: str) -> dict[str, Any]:
-    return {"action": "keep", "source_labels": [source], "regex": value}
+def _endpoints(slices: list[dict[str, Any]], port_name: str) -> Iterator[tuple[str, str]]:
+    """Each pod behind a Service and its address, as far as it has a port of this name."""
+    for one in slices:
+        for port in one["ports"]:
+            if port["name"] == port_name:
+                for endpoint in one["endpoints"]:
+                    yield endpoint["targetRef"]["name"], f"{endpoint['addresses'][0]}:{port['port']}"
