@@ -47,7 +47,7 @@ test: $(READY)  ## every test that needs no cluster and no network
 
 e2e: $(READY)  ## every test that needs a real Kubernetes: builds and starts one on this machine (Linux, root, Go)
 	@$(BIN)/python -m tests.cluster.harness build
-	@DARKROOM_E2E=1 OMP_NUM_THREADS=1 $(PYTEST) tests/cluster
+	@DARKROOM_E2E=1 OMP_NUM_THREADS=1 WHEELS="$(firstword $(WHEELS))" $(PYTEST) tests/cluster
 
 cluster: $(READY)  ## start the real Kubernetes of the tests and leave it up; prints the kubeconfig
 	@$(BIN)/python -m tests.cluster.harness up
