@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from darkroom_cli.plotting import tick_labels, ticks
+from darkroom_cli.plotting import ticks
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.cluster.chart_prometheus import RATE_SECONDS, Prometheus
@@ -49,7 +49,9 @@ def _panel(panel: dict[str, Any], prometheus: Prometheus, namespace: str) -> Pan
             if finite:
                 series[_legend(target["legendFormat"], labels)] = finite
     place = panel["gridPos"]
-    return Panel(panel["title"], (place["x"], place["y"], place["w"], place["h"]), series)
+    # The largest first: names beyond the room of the legend are left out.
+    by_peak = dict(sorted(series.items(), key=lambda one: -max(value for _, value in one[1])))
+    return Panel(panel["title"], (place["x"], place["y"], place["w"], place["h"]), by_peak)
 
 
 def _legend(form: str, labels: dict[str, str]) -> str:
@@ -67,7 +69,7 @@ def draw(title: str, found: list[Panel], path: Path) -> None:
     pen.text((_MARGIN_PX * _FINE, _MARGIN_PX * _FINE / 2), title, _INK, ImageFont.load_default(26 * _FINE))
     for panel in found:
         _draw_panel(pen, panel)
-    sheet.resize((across, down), Image.Resampling.LANCZOS).save(path, optimize=True)
+    sheet.resize((across, down), Image.Resampling.LANCZOS).quantize(64).save(path, optimize=True)
 
 
 def _draw_panel(pen: ImageDraw.ImageDraw, panel: Panel) -> None:
@@ -97,11 +99,10 @@ def _draw_lines(
     def place(at: float, value: float) -> tuple[float, float]:
         return left + at / until * (right - left), bottom - (value - low) / (high - low) * (bottom - top)
 
-    marks = ticks(low, high, 4)
-    for mark, label in zip(marks, tick_labels(marks), strict=True):
+    for mark in ticks(low, high, 4):
         height = place(0, mark)[1]
         pen.line((left, height, right, height), _GRID, _FINE)
-        pen.text((left - 6 * _FINE, height), label, _GREY, small, anchor="rm")
+        pen.text((left - 6 * _FINE, height), _short(mark), _GREY, small, anchor="rm")
     for at in range(0, int(until) + 1, 30):
         pen.text((place(at, low)[0], bottom + 6 * _FINE), f"{at} s", _GREY, small, anchor="ma")
     for index, line in enumerate(series.values()):
@@ -109,14 +110,21 @@ def _draw_lines(
         pen.line(path if len(path) > 1 else path * 2, _COLOURS[index % len(_COLOURS)], 2 * _FINE, joint="curve")
 
 
+def _short(value: float) -> str:
+    """400000000 as 400 M."""
+    factor, unit = next(((f, u) for f, u in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if abs(value) >= f), (1, ""))
+    return f"{value / factor:.3g}{unit}"
+
+
 def _draw_legend(pen: ImageDraw.ImageDraw, legends: list[str], start: tuple[float, float], right: float) -> None:
     """As many names as there is room for."""
     small = ImageFont.load_default(13 * _FINE)
+    rest = 80 * _FINE
     x, y = start
     for index, legend in enumerate(legends):
         text = legend.removeprefix("darkroom.")
         width = pen.textlength(text, small) + 30 * _FINE
-        if x + width > right:
+        if x + width + (rest if index < len(legends) - 1 else 0) > right:
             pen.text((x, y), f"and {len(legends) - index} more", _GREY, small)
             return
         pen.line((x, y + 8 * _FINE, x + 14 * _FINE, y + 8 * _FINE), _COLOURS[index % len(_COLOURS)], 3 * _FINE)
