@@ -242,3 +242,5 @@ def test_every_panel_of_the_dashboards_shows_the_demo(release: Release, shown: S
     panels = chart_dashboards.panels(name, shown.prometheus, release.namespace)
     chart_dashboards.draw(f"Darkroom {name}, during the demo", panels, KEPT / f"dashboard-{name}.png")
     assert {panel.title for panel in panels if not panel.series} <= EMPTY
+    memory = [panel for panel in panels if panel.title == "Memory of the processes"]
+    assert [len(panel.series) for panel in memory] == ([len(SERVICES)] if name == "services" else [])

@@ -11,6 +11,7 @@ from artifacts import errors as store_errors
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
 from chassis.errors import ErrorRule, ErrorTable
+from chassis.metrics import process_registry
 from chassis.server import Binding, Server
 from darkroom.trainer.v1 import session_pb2, session_pb2_grpc, training_pb2, training_pb2_grpc
 from grpc import StatusCode
@@ -121,7 +122,7 @@ def build(
 
     Raises ClusterForbidden if the backend is a cluster that nobody may use.
     """
-    registry = registry or CollectorRegistry()
+    registry = registry or process_registry()
     store = ObjectStore(config.store)
     execution = _execution(config)
     if backend is None and config.backend == "kubernetes":
