@@ -35,8 +35,6 @@ EMPTY: Final = {
     # Nothing fails, and nobody goes away.
     "Failed calls by reason",
     "Images whose caller went away",
-    # A rate begins with the second value of a series, and each of the demo's two conversions begins one.
-    "Time of a conversion, 95 of 100",
 }
 
 

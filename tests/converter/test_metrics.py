@@ -17,7 +17,11 @@ from converter.metrics import ConversionMetrics
 def test_a_conversion_is_counted(publish: Callable[..., Manifest], micro_files: Any, store: ObjectStore) -> None:
     publish("toy", micro_files)
     registry = process_registry()
+    labels = {"format": "ckpt", "state": "SUCCEEDED"}
     jobs = Jobs(Checkpoints(store), ConversionMetrics(registry))
+    assert registry.get_sample_value("darkroom_conversion_seconds_count", labels) == 0, (
+        "a rate has nothing to count from"
+    )
     jobs.start()
     changed = threading.Event()
     jobs.listen(changed.set)
@@ -30,7 +34,6 @@ def test_a_conversion_is_counted(publish: Callable[..., Manifest], micro_files: 
         jobs.stop()
     done = jobs.get("toy.ckpt")
     assert registry.get_sample_value("darkroom_conversion_bytes_total", {"format": "ckpt"}) == done.num_bytes
-    labels = {"format": "ckpt", "state": "SUCCEEDED"}
     assert registry.get_sample_value("darkroom_conversion_seconds_count", labels) == 1
     assert registry.get_sample_value("darkroom_conversions_active") == 0
 

@@ -271,6 +271,19 @@ def test_the_toleration_is_there_once() -> None:
     assert pod(Execution(gpu=Gpu(True), tolerations=(mine,)))["tolerations"] == [mine]
 
 
+def test_a_spread_counts_the_pods_of_all_runs_or_those_it_names() -> None:
+    zone = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    named = zone | {"labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}
+    job = render(SPEC, replace(CLUSTER, topology_spread_constraints=(zone, named)))
+    first, second = job["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert first["labelSelector"]["matchLabels"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    assert first["labelSelector"]["matchLabels"] == {
+        "app.kubernetes.io/name": "dreambooth",
+        "app.kubernetes.io/part-of": "darkroom",
+    }
+    assert second == named
+
+
 def test_a_claim_takes_the_place_of_the_resource() -> None:
     found = pod(Execution(gpu=Gpu(True, resource_claim_template_name="big-gpu")))
     assert found["resourceClaims"] == [{"name": "gpu", "resourceClaimTemplateName": "big-gpu"}]

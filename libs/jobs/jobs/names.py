@@ -20,8 +20,9 @@ REQUEST_DIGEST: Final = f"{DOMAIN}/request-digest"
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
 
-SELECTOR: Final = "app.kubernetes.io/name=dreambooth,app.kubernetes.io/part-of=darkroom"
-"""Selects all Jobs of runs."""
+EVERY_RUN: Final = {"app.kubernetes.io/name": "dreambooth", "app.kubernetes.io/part-of": "darkroom"}
+"""Labels of all Jobs of runs and of their pods."""
+SELECTOR: Final = ",".join(f"{label}={value}" for label, value in EVERY_RUN.items())
 
 
 def job_name(run_name: str) -> str:
@@ -32,9 +33,8 @@ def job_name(run_name: str) -> str:
 def labels(spec: RunSpec) -> dict[str, str]:
     """Labels of the Job, its pods and its Service."""
     return {
-        "app.kubernetes.io/name": "dreambooth",
+        **EVERY_RUN,
         "app.kubernetes.io/component": "trainer",
-        "app.kubernetes.io/part-of": "darkroom",
         "app.kubernetes.io/managed-by": "darkroom-trainer",
         SESSION_LABEL: spec.session,
         RUN_LABEL: spec.run_id,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jobs import names
 from jobs.execution import Execution, Gpu
 
 _NVIDIA = "nvidia.com"
@@ -11,7 +12,10 @@ _CLAIM = "gpu"
 
 
 def placement(execution: Execution) -> dict[str, Any]:
-    """The fields of a pod's spec that choose its node; those without content are left out."""
+    """The fields of a pod's spec that choose its node; those without content are left out.
+
+    A spread constraint without a labelSelector would count no pod and do nothing, so it counts the pods of all runs.
+    """
     gpu = execution.gpu
     claims = [{"name": _CLAIM, "resourceClaimTemplateName": gpu.resource_claim_template_name}]
     fields = {
@@ -21,7 +25,10 @@ def placement(execution: Execution) -> dict[str, Any]:
         "tolerations": _tolerations(execution),
         "affinity": _affinity(execution.affinity, _requirements(gpu)),
         "priorityClassName": execution.priority_class_name,
-        "topologySpreadConstraints": [dict(each) for each in execution.topology_spread_constraints],
+        "topologySpreadConstraints": [
+            {"labelSelector": {"matchLabels": dict(names.EVERY_RUN)}, **each}
+            for each in execution.topology_spread_constraints
+        ],
     }
     return {name: value for name, value in fields.items() if value}
 

@@ -4,6 +4,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from converter.conversions import FINAL
+from converter.plan import FORMAT_NAMES
+
 # From a small model on a fast disk to tens of gigabytes over a slow network.
 _SECONDS_BUCKETS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -23,6 +26,11 @@ class ConversionMetrics:
             registry=registry,
         )
         self.active = Gauge("darkroom_conversions_active", "Conversions being worked on now.", registry=registry)
+        # Every series exists from the start: a rate needs a value before the first conversion to count from.
+        for format_ in FORMAT_NAMES:
+            self.bytes.labels(format_)
+            for state in FINAL:
+                self.seconds.labels(format_, state)
         self.waits = Counter(
             "darkroom_conversion_waits", "Times a conversion stopped to wait for the store.", registry=registry
         )
