@@ -13,6 +13,11 @@ _STAGES = {pb.STAGE_TEXT_ENCODER: "text encoder", pb.STAGE_UNET: "UNet"}
 _DEFAULTS = pb.Recipe(
     text_encoder=pb.StageSettings(steps=350, learning_rate=1e-6, schedule=pb.LEARNING_RATE_SCHEDULE_LINEAR),
     unet=pb.StageSettings(steps=1500, learning_rate=2e-6, schedule=pb.LEARNING_RATE_SCHEDULE_LINEAR),
+    use_captions=False,
+    flip=False,
+    caption_dropout=0,
+    offset_noise=0,
+    min_snr_gamma=0,
     stages=pb.STAGES_MODE_TEXT_ENCODER_ONLY_FIRST,
     crop=pb.CROP_MODE_RANDOM,
     batch_size=1,

@@ -77,7 +77,7 @@ class TestShow:
         assert not path.exists()
 
     def test_a_run_that_goes_on_is_shown_as_it_stands(self, trainer: TrainerForCommands) -> None:
-        recipe = pb.Recipe(sample_prompts=["steps 3, hold"], text_encoder=pb.StageSettings(), unet=_stage(5))
+        recipe = pb.Recipe(sample_prompts=["steps 3, hold"], text_encoder=pb.StageSettings(steps=0), unet=_stage(5))
         request = pb.CreateRunRequest(parent=trainer.session(), recipe=recipe, run_id="first")
         name = trainer.training.CreateRun(request).name
         for event in trainer.training.WatchRun(pb.WatchRunRequest(name=name)):

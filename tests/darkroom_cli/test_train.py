@@ -107,17 +107,19 @@ def test_zero_is_a_value() -> None:
     assert (found.HasField("weight_decay"), found.HasField("max_gradient_norm")) == (True, True)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["--unet-rate", "1e-4"], "unet.learning_rate without unet.steps: .* add --unet-steps"),
-        (["--unet-steps", "5"], "unet.steps without unet.learning_rate: .* add --unet-rate"),
-        (["--text-encoder-warmup", "5"], "text_encoder.warmup_steps without .* add --text-encoder-steps"),
-    ],
-)
-def test_a_stage_is_set_as_a_whole(arguments: list[str], problem: str) -> None:
-    with pytest.raises(UsageProblem, match=problem):
-        recipe(*arguments)
+def test_a_part_of_a_stage_is_enough() -> None:
+    assert recipe("--preset", "face", "--unet-steps", "5") == pb.Recipe(
+        preset=pb.RECIPE_PRESET_FACE, unet=pb.StageSettings(steps=5)
+    )
+
+
+@pytest.mark.parametrize("field", [field for field, (_, value) in EVERYTHING.items() if value is True])
+def test_a_switch_can_be_turned_off(field: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({field: True}))
+    option = EVERYTHING[field][0].replace("--", "--no-")
+    assert getattr(recipe("--recipe", str(path)), field) is True
+    assert getattr(recipe("--recipe", str(path), option), field) is False
 
 
 class TestRecipeFile:
@@ -147,7 +149,6 @@ class TestRecipeFile:
             ("[]", "found list"),
             ('{"steps": 5}', 'no field named "steps"'),
             ('{"optimizer": "SGD"}', "optimizer"),
-            ('{"unet": {"schedule": "LEARNING_RATE_SCHEDULE_COSINE"}}', "unet.schedule without unet.steps"),
         ],
     )
     def test_what_is_wrong_with_it(self, tmp_path: Path, text: str, problem: str) -> None:

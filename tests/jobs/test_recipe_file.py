@@ -53,6 +53,8 @@ GOOD: list[dict[str, Any]] = [
     {"preset": "RECIPE_PRESET_FACE"},
     {"preset": "RECIPE_PRESET_OBJECT", "flip": False, "minSnrGamma": 0},
     {"preset": "RECIPE_PRESET_STYLE", "unet": STAGE, "offsetNoise": 0.2},
+    {"preset": "RECIPE_PRESET_STYLE", "useCaptions": False, "captionDropout": 0, "offsetNoise": 0},
+    {"preset": "RECIPE_PRESET_OBJECT", "unet": {"steps": 5}, "textEncoder": {"warmupSteps": 5}},
     {"textEncoder": {"steps": 0}, "unet": STAGE},
     {"unet": {**STAGE, "schedule": "LEARNING_RATE_SCHEDULE_COSINE", "warmupSteps": 2, "resolutionPx": 128}},
     {"optimizer": "OPTIMIZER_PRODIGY", "stages": "STAGES_MODE_JOINT_THEN_DISCARD"},
@@ -139,6 +141,8 @@ def _limits() -> list[dict[str, Any]]:
         found += [
             {name: {**STAGE, "learningRate": value}, "optimizer": "OPTIMIZER_PRODIGY"} for value in (0, 0.11, 10, 11)
         ]
+        found += [{name: {"steps": value}} for value in (-1, 0, 5)]
+        found += [{name: {"learningRate": value}} for value in (-1, 0, 0.1, 0.11)]
         found += [{name: {**STAGE, "resolutionPx": value}} for value in (-8, 56, 64, 100, 2048, 2056)]
     found += [{"resolutionPx": value} for value in (-8, 56, 64, 100, 2048, 2056)]
     found += [{"lora": {"rank": value}} for value in (0, 1, 256, 257)]
@@ -169,8 +173,7 @@ def test_a_file_has_the_limits_of_the_proto(recipe: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("recipe", "problem"),
     [
-        ({"unet": {"steps": 5}}, "unet.learningRate is missing"),
-        ({"unet": {"learning_rate": 1e-3}}, "unet.steps is missing"),
+        ({"unet": {"steps": 5, "learningRate": 0}}, "unet.learningRate is 0: expected a number above 0 to 0.1"),
         ({"priorPreservation": {}}, "priorPreservation.classPrompt is missing"),
         ({"sed": 1}, "sed is unknown, did you mean seed?"),
         ({"useCaption": True}, "useCaption is unknown, did you mean useCaptions?"),

@@ -139,7 +139,7 @@ spec:
     resolutionPx: 100
     sed: 7
     text_encoder:
-      steps: 5
+      learningRate: 5
   execution:
     image: x
     store: {endpoint: "s:1"}
@@ -157,7 +157,7 @@ spec:
         "7: spec.baseModel is '../secrets': expected the name of a folder below \"models/\" in the bucket",
         "9: spec.recipe.resolutionPx is 100: expected a multiple of 8 from 64 to 2048",
         "10: spec.recipe.sed is unknown, did you mean seed?",
-        "12: spec.recipe.text_encoder.learningRate is missing: expected the stage as a whole, with its peak learning rate",
+        "12: spec.recipe.text_encoder.learningRate is 5: expected a number above 0 to 0.1",
         "17: spec.execution.gpus is unknown, did you mean gpu?",
     ]
 

@@ -70,6 +70,27 @@ def test_a_preset_stands_in_for_what_is_not_set(preset: pb.RecipePreset, name: s
     assert (found.min_snr_gamma, found.offset_noise) == (3, 0.2)
 
 
+def test_a_part_of_a_stage_leaves_the_rest_to_the_preset() -> None:
+    found = to_recipe(
+        pb.Recipe(
+            preset=pb.RECIPE_PRESET_FACE,
+            text_encoder=pb.StageSettings(learning_rate=3e-6),
+            unet=pb.StageSettings(steps=700, schedule=pb.LEARNING_RATE_SCHEDULE_COSINE),
+        )
+    )
+    assert (found.text_encoder, found.unet) == (StageSettings(200, 3e-6), StageSettings(700, 2e-6, "cosine"))
+    skipped = to_recipe(pb.Recipe(unet=pb.StageSettings(steps=0)))
+    assert skipped.unet == StageSettings(0, 2e-6)
+
+
+def test_what_a_preset_turns_on_can_be_turned_off() -> None:
+    of_object = to_recipe(pb.Recipe(preset=pb.RECIPE_PRESET_OBJECT, flip=False, min_snr_gamma=0))
+    assert (of_object.flip, of_object.min_snr_gamma) == (False, 0)
+    style = pb.Recipe(preset=pb.RECIPE_PRESET_STYLE, use_captions=False, caption_dropout=0, offset_noise=0)
+    found = to_recipe(style)
+    assert (found.use_captions, found.caption_dropout, found.offset_noise) == (False, 0, 0)
+
+
 def test_optional_fields_know_zero_from_unset() -> None:
     found = to_recipe(pb.Recipe(weight_decay=0, max_gradient_norm=0))
     assert (found.weight_decay, found.max_gradient_norm) == (0, 0)

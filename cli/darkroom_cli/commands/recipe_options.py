@@ -79,8 +79,12 @@ RecipeFile = Annotated[Path | None, _option("--recipe", _FILE_HELP, _MODEL)]
 PresetName = Annotated[Preset | None, _option("--preset", "Ready recipe for what is not given.", _MODEL)]
 BaseModel = Annotated[str | None, _option("--base-model", "Base model; default the session's.", _MODEL)]
 Prompt = Annotated[str | None, _option("--prompt", "Words before each caption: 'a photo of sks toy'.", _MODEL)]
-Captions = Annotated[bool, _option("--captions", "Append each image's caption to its prompt.", _MODEL)]
-RequireCaptions = Annotated[bool, _option("--require-captions", "Refuse images without a caption.", _MODEL)]
+Captions = Annotated[
+    bool | None, _option("--captions/--no-captions", "Append each image's caption to its prompt.", _MODEL)
+]
+RequireCaptions = Annotated[
+    bool | None, _option("--require-captions/--no-require-captions", "Refuse images without a caption.", _MODEL)
+]
 CaptionDropout = Annotated[float | None, _option("--caption-dropout", "Share shown without prompt, 0 to 1.", _MODEL)]
 Seed = Annotated[int | None, _option("--seed", "Seed of every random draw.", _MODEL)]
 StagesName = Annotated[Stages | None, _option("--stages", "What the two stages train.", _STAGES)]
@@ -97,9 +101,12 @@ UnetResolution = Annotated[int | None, _option("--unet-resolution", "Square of t
 Resolution = Annotated[int | None, _option("--resolution", "Edge of the square, px; default the model's.", _PICTURES)]
 BatchSize = Annotated[int | None, _option("--batch-size", "Images in one micro-step.", _PICTURES)]
 CropName = Annotated[Crop | None, _option("--crop", "How images that are not square are cut.", _PICTURES)]
-Flip = Annotated[bool, _option("--flip", "Mirror images at random.", _PICTURES)]
+Flip = Annotated[bool | None, _option("--flip/--no-flip", "Mirror images at random.", _PICTURES)]
 Accumulation = Annotated[int | None, _option("--accumulation", "Micro-steps whose gradients make one update.", _LOSS)]
-Checkpointing = Annotated[bool, _option("--gradient-checkpointing", "Much less memory, a quarter slower.", _LOSS)]
+Checkpointing = Annotated[
+    bool | None,
+    _option("--gradient-checkpointing/--no-gradient-checkpointing", "Much less memory, a quarter slower.", _LOSS),
+]
 PrecisionName = Annotated[Precision | None, _option("--precision", "Number format.", _LOSS)]
 OptimizerName = Annotated[Optimizer | None, _option("--optimizer", "Optimizer; rate 1 for prodigy.", _LOSS)]
 WeightDecay = Annotated[float | None, _option("--weight-decay", "Decoupled weight decay, 0 to 1.", _LOSS)]
@@ -107,7 +114,10 @@ GradientNorm = Annotated[float | None, _option("--max-gradient-norm", "Gradients
 MinSnrGamma = Annotated[float | None, _option("--min-snr-gamma", "Gamma of min-SNR weights; 5 is usual.", _LOSS)]
 OffsetNoise = Annotated[float | None, _option("--offset-noise", "Noise constant over a channel, 0 to 1.", _LOSS)]
 EmaDecay = Annotated[float | None, _option("--ema-decay", "Publish a running average; 0.999 is usual.", _LOSS)]
-ReferenceOrder = Annotated[bool, _option("--reference-order", "Draw as diffusers' train_dreambooth.py does.", _LOSS)]
+ReferenceOrder = Annotated[
+    bool | None,
+    _option("--reference-order/--no-reference-order", "Draw as diffusers' train_dreambooth.py does.", _LOSS),
+]
 LoraRank = Annotated[int | None, _option("--lora-rank", "Train LoRA adapters of this rank, 1 to 256.", _LORA)]
 LoraAlpha = Annotated[float | None, _option("--lora-alpha", "Their scale: they count alpha / rank.", _LORA)]
 ClassPrompt = Annotated[str | None, _option("--class-prompt", "What class images show: 'a photo of a toy'.", _PRIOR)]
@@ -155,13 +165,11 @@ def to_recipe(parameters: Mapping[str, Any]) -> pb.Recipe:
     message = _parse(recipe, path)
     for field, value in given.items():
         _set(message, field, value)
-    _check_stage("text_encoder", message.text_encoder, {*_names(recipe, "text_encoder"), *given})
-    _check_stage("unet", message.unet, {*_names(recipe, "unet"), *given})
     return message
 
 
 def _is_given(name: str, value: Any) -> bool:
-    is_unset = value is None or value is False or (isinstance(value, list | tuple) and not value)
+    is_unset = value is None or (isinstance(value, list | tuple) and not value)
     return name not in _OTHERS and not is_unset
 
 
@@ -198,21 +206,3 @@ def _set(message: Message, field: str, value: Any) -> None:
         setattr(message, last, described.enum_type.values_by_name[name].number)
     else:
         setattr(message, last, value)
-
-
-def _names(recipe: Mapping[str, Any], stage: str) -> set[str]:
-    """The fields of a stage that a recipe file names, by the names of the proto with the stage before them."""
-    described = pb.StageSettings.DESCRIPTOR
-    names = {field.json_name: field.name for field in described.fields}
-    settings = recipe.get(stage, recipe.get(pb.Recipe.DESCRIPTOR.fields_by_name[stage].json_name)) or {}
-    return {f"{stage}.{names.get(name, name)}" for name in settings}
-
-
-def _check_stage(stage: str, message: pb.StageSettings, named: set[str]) -> None:
-    """A stage of which something is set has no defaults of its own: without steps it would be skipped, without a word."""
-    steps, rate = f"{stage}.steps", f"{stage}.learning_rate"
-    found = sorted(field for field in named if field.startswith(f"{stage}."))
-    missing = steps if steps not in named else rate
-    if found and missing not in named and (missing == steps or message.steps != 0):
-        option = f"--{stage}-{'steps' if missing == steps else 'rate'}".replace("_", "-")
-        raise UsageProblem(f"{', '.join(found)} without {missing}: a stage is set as a whole, so add {option}")

@@ -35,17 +35,9 @@ def completed(given: Given, preset: str = "") -> Recipe:
 
 
 def _stage(given: Given | None, default: StageSettings) -> StageSettings:
-    """A stage that is given is given as a whole; a skipped one has the default rate, for which nobody asks."""
-    if given is None:
-        return default
-    steps = given.get("steps", 0)
-    return StageSettings(
-        steps=steps,
-        learning_rate=given.get("learning_rate", 0.0) if steps else default.learning_rate,
-        schedule=given.get("schedule", default.schedule),
-        warmup_steps=given.get("warmup_steps", 0),
-        resolution_px=given.get("resolution_px", 0),
-    )
+    """A skipped stage has the default rate, for which nobody asks."""
+    stage = replace(default, **(given or {}))
+    return stage if stage.steps else replace(stage, learning_rate=default.learning_rate)
 
 
 def _lora(given: Given) -> Lora:

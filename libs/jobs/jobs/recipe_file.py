@@ -1,7 +1,8 @@
 """The recipe of a run file: the JSON form of darkroom.trainer.v1.Recipe, with the limits that the proto states.
 
 Names in lowerCamelCase or in snake_case, enums by their word ("bf16") or by their whole name ("PRECISION_BF16"), so that a
-recipe that `darkroom runs show --json` prints can be pasted. As in the proto, 0 and "" stand for what is not set.
+recipe that `darkroom runs show --json` prints can be pasted. As in the proto, 0 and "" stand for what is not set, but where
+they say something beside a preset.
 """
 
 from collections.abc import Mapping
@@ -27,21 +28,23 @@ _INTEGERS: Final[Mapping[str, tuple[int, int]]] = {
     "resumePointEveryMinutes": (0, 1440),
     "keepResumePoints": (0, 100),
 }
-_NUMBERS: Final[Mapping[str, tuple[float, float]]] = {
+_NUMBERS: Final[Mapping[str, tuple[float, float]]] = {"emaDecay": (0, 0.999999)}
+_FLAGS: Final = ("requireCaptions", "gradientCheckpointing", "referenceOrder")
+# Their 0 and false are values of their own.
+_OPTIONAL_NUMBERS: Final[Mapping[str, tuple[float, float]]] = {
     "captionDropout": (0, 1),
     "offsetNoise": (0, 1),
     "minSnrGamma": (0, 100),
-    "emaDecay": (0, 0.999999),
+    "weightDecay": (0, 1),
+    "maxGradientNorm": (0, 1000),
 }
-# Their 0 is a value of its own.
-_OPTIONAL_NUMBERS: Final[Mapping[str, tuple[float, float]]] = {"weightDecay": (0, 1), "maxGradientNorm": (0, 1000)}
-_FLAGS: Final = ("flip", "useCaptions", "requireCaptions", "gradientCheckpointing", "referenceOrder")
+_OPTIONAL_FLAGS: Final = ("flip", "useCaptions")
 _STAGES: Final = ("textEncoder", "unet")
 _STAGE: Final = ("steps", "learningRate", "schedule", "warmupSteps", "resolutionPx")
 _MAX_STEPS: Final = 1_000_000
 FIELDS: Final = (
     *("baseModel", "preset", "resolutionPx", "instancePrompt", "samplePrompts", "lora", "priorPreservation"),
-    *(*_STAGES, *_ENUMS, *_INTEGERS, *_NUMBERS, *_OPTIONAL_NUMBERS, *_FLAGS),
+    *(*_STAGES, *_ENUMS, *_INTEGERS, *_NUMBERS, *_OPTIONAL_NUMBERS, *_FLAGS, *_OPTIONAL_FLAGS),
 )
 
 
@@ -72,6 +75,7 @@ def given_of(fields: Fields) -> dict[str, Any]:
         for name, (least, most) in _OPTIONAL_NUMBERS.items()
         if fields.has(name)
     }
+    found |= {name: fields.flag(name) for name in _OPTIONAL_FLAGS if fields.has(name)}
     most_rate = 10.0 if found.get("optimizer") == "prodigy" else 0.1
     found |= {name: _stage(fields.nested(name, _STAGE), most_rate) for name in _STAGES if fields.has(name)}
     if fields.has("lora"):
@@ -84,19 +88,17 @@ def given_of(fields: Fields) -> dict[str, Any]:
 
 
 def _stage(fields: Fields, most_rate: float) -> dict[str, Any]:
-    if not fields.has("steps"):
-        fields.missing("steps", "the stage as a whole, 0 to skip it")
-    steps = fields.integer("steps", 0, 0, _MAX_STEPS)
-    if steps and not fields.has("learningRate"):
-        fields.missing("learningRate", "the stage as a whole, with its peak learning rate")
     found: dict[str, Any] = {
-        "steps": steps,
-        "learning_rate": fields.number("learningRate", 0.0, 0, most_rate, above=True) if steps else 0.0,
         "warmup_steps": fields.integer("warmupSteps", 0, 0, _MAX_STEPS),
         "resolution_px": _edge(fields),
+        "schedule": _word(fields, "schedule", _SCHEDULES),
     }
-    schedule = _word(fields, "schedule", _SCHEDULES)
-    return found | ({"schedule": schedule} if schedule else {})
+    found = {name: value for name, value in found.items() if value}
+    if fields.has("steps"):
+        found["steps"] = fields.integer("steps", 0, 0, _MAX_STEPS)
+    if fields.has("learningRate") and found.get("steps") != 0:
+        found["learning_rate"] = fields.number("learningRate", 0.0, 0, most_rate, above=True)
+    return found
 
 
 def _lora(fields: Fields) -> dict[str, Any]:

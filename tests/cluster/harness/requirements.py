@@ -14,6 +14,7 @@ _PACKAGES: Final = {
     "runc": "runc",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "buildah": "buildah",
+    "debootstrap": "debootstrap",
     "iptables-save": "iptables",
     "conntrack": "conntrack",
     "ip": "iproute2",

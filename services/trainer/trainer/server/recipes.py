@@ -46,13 +46,8 @@ _PLAIN: Final = (
     "resolution_px",
     "batch_size",
     "seed",
-    "use_captions",
     "require_captions",
     "sample_every_steps",
-    "flip",
-    "caption_dropout",
-    "offset_noise",
-    "min_snr_gamma",
     "ema_decay",
     "gradient_accumulation_steps",
     "gradient_checkpointing",
@@ -61,7 +56,16 @@ _PLAIN: Final = (
     "keep_resume_points",
     "reference_order",
 )
-_OPTIONAL: Final = ("max_gradient_norm", "weight_decay")
+# Those that can be set to zero beside a preset or a default.
+_OPTIONAL: Final = (
+    "use_captions",
+    "flip",
+    "caption_dropout",
+    "offset_noise",
+    "min_snr_gamma",
+    "max_gradient_norm",
+    "weight_decay",
+)
 
 
 def to_recipe(message: pb.Recipe) -> Recipe:
@@ -101,7 +105,8 @@ def from_recipe(recipe: Recipe) -> pb.Recipe:
 
 
 def _to_stage(stage: pb.StageSettings) -> dict[str, Any]:
-    given = {name: getattr(stage, name) for name in ("steps", "learning_rate", "warmup_steps", "resolution_px")}
+    given = {name: getattr(stage, name) for name in ("steps", "learning_rate") if stage.HasField(name)}
+    given |= {name: value for name in ("warmup_steps", "resolution_px") if (value := getattr(stage, name))}
     return given | ({"schedule": _word(_SCHEDULES, stage.schedule)} if stage.schedule else {})
 
 
