@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 
+from chassis import config
+
 FILENAME = "connection.json"
 # Beside it; the launcher holds it locked as long as it lives.
 LOCK_FILENAME = "lock"
@@ -63,6 +65,16 @@ def data_folder() -> Path:
     return Path(os.environ.get("DARKROOM_DATA", "data")).absolute()
 
 
+@dataclass(frozen=True)
+class _Settings:
+    token: str = config.setting("DARKROOM_TOKEN", "the token that callers present", default="", secret=True)
+
+
+def given_token() -> str:
+    """DARKROOM_TOKEN, or what is in the file that DARKROOM_TOKEN_FILE names; "" for none. Raises ConfigError."""
+    return config.read(_Settings).token
+
+
 class EndpointInvalid(Exception):
     """Not NAME=ADDRESS. Field: text."""
 
@@ -86,11 +98,16 @@ def endpoints(texts: Sequence[str]) -> dict[str, str]:
 
 
 def load(endpoints: Mapping[str, str] = MappingProxyType({})) -> Connection:
-    """The connection of this environment. endpoints: addresses by name that win over all. Raises NotRunning and ConnectionInvalid."""
+    """The connection of this environment. endpoints: addresses by name that win over all.
+
+    Raises NotRunning, ConnectionInvalid and ConfigError.
+    """
     names = [field.name for field in fields(Connection)]
     given = {name: os.environ[key] for name in names if (key := f"DARKROOM_{name.upper()}") in os.environ} | dict(
         endpoints
     )
+    if token := given_token():
+        given["token"] = token
     if set(_ADDRESSES) <= set(endpoints):  # a server that wants a token will say so
         given.setdefault("token", "")
     if len(given) == len(names):

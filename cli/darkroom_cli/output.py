@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import grpc
 import typer
+from chassis.config import ConfigError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
@@ -101,7 +102,7 @@ def readable_errors() -> Iterator[None]:
     """Turns failures into a message and an exit code: 1 refused or not possible, 3 not reachable, 130 interrupted."""
     try:
         yield
-    except (UsageProblem, NotRunning, ConnectionInvalid, EndpointInvalid) as error:
+    except (UsageProblem, NotRunning, ConnectionInvalid, EndpointInvalid, ConfigError) as error:
         print_error(str(error))
         sys.exit(1)
     except OSError as error:

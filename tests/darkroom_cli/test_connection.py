@@ -43,6 +43,13 @@ def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
     assert connection.load() == HERE
 
 
+def test_the_token_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    HERE.save(tmp_path)
+    (tmp_path / "secret").write_text("from-a-file\n")
+    monkeypatch.setenv("DARKROOM_TOKEN_FILE", str(tmp_path / "secret"))
+    assert connection.load() == replace(HERE, token="from-a-file")
+
+
 def test_without_either_the_message_says_how_to_start() -> None:
     with pytest.raises(NotRunning, match="darkroom up"):
         connection.load()

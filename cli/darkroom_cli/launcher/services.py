@@ -6,10 +6,17 @@ from pathlib import Path
 
 from artifacts.config import StoreConfig
 
-from darkroom_cli.connection import Connection
+from darkroom_cli.connection import Connection, given_token
 from darkroom_cli.launcher.child import Child
 
 HOST = "127.0.0.1"
+# Where a person's secrets may lie. The services get their values, and would not know which of the two counts.
+_FILES = (
+    "DARKROOM_TOKEN_FILE",
+    "DARKROOM_ENGINE_TOKEN_FILE",
+    "DARKROOM_S3_ACCESS_KEY_FILE",
+    "DARKROOM_S3_SECRET_KEY_FILE",
+)
 
 
 def models_folder() -> Path:
@@ -19,8 +26,8 @@ def models_folder() -> Path:
 
 
 def token(data: Path) -> str:
-    """DARKROOM_TOKEN, or one made at the first start and kept in the data folder (mode 0600)."""
-    if given := os.environ.get("DARKROOM_TOKEN"):
+    """DARKROOM_TOKEN, or one made at the first start and kept in the data folder (mode 0600). Raises ConfigError."""
+    if given := given_token():
         return given
     path = data / "token"
     if not path.exists():
@@ -47,6 +54,7 @@ def children(data: Path, store: StoreConfig, ports: dict[str, int], secret: str)
     """The services, in the order in which they start; none is started."""
     models = models_folder()
     shared = {
+        **dict.fromkeys(_FILES, ""),
         "DARKROOM_HOST": HOST,
         "DARKROOM_TOKEN": secret,
         "DARKROOM_METRICS_PORT": "0",
