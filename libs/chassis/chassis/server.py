@@ -111,7 +111,11 @@ class Server:
         self._server = server
         metrics_target = endpoint.to_dial(self.config.host, self.metrics_port)
         self._endpoint.write({"grpc": self.target, "metrics": metrics_target})
-        logger.info("%s listens", self.name, extra={"grpc": self.target, "metrics": metrics_target})
+        where = {
+            "grpc": endpoint.join(self.config.host, self.port),
+            "metrics": endpoint.join(self.config.host, self.metrics_port),
+        }
+        logger.info("%s listens", self.name, extra=where)
 
     async def set_serving(self, serving: bool = True, service: str | None = None) -> None:
         """Set the health of one service (default: of all). The server as a whole serves while all services do.
