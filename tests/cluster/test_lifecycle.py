@@ -152,7 +152,7 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
     message = str(told.value)
     assert "No Go" in message
     assert "uid 1000" in message
-    assert "apt-get install runc buildah iptables conntrack iproute2" in message
+    assert "apt-get install runc buildah debootstrap iptables conntrack iproute2" in message
 
 
 def test_old_go_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
