@@ -4,7 +4,6 @@ What was measured when the weights were committed stands in models/tiny/scores.j
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -18,14 +17,12 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=128, help="held-out scenes for sd15-tiny (default 128)")
     arguments = parser.parse_args()
     sys.path.insert(0, str(MODELS))
+    import blip2_scores
     from training import scores
 
     began = time.monotonic()
     found: dict[str, object] = {"sd15-tiny": scores.measure(MODELS, arguments.scenes)}
-    if importlib.util.find_spec("blip2_scores") is not None:
-        import blip2_scores
-
-        found["blip2-tiny"] = blip2_scores.scores()
+    found["blip2-tiny"] = blip2_scores.scores()
     found["seconds"] = round(time.monotonic() - began, 1)
     print(json.dumps(found))
 

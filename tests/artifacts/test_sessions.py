@@ -67,6 +67,7 @@ def test_unknown_session(sessions: Sessions) -> None:
         lambda: sessions.image_names("cat"),
         lambda: sessions.put_image("cat", "a.png", b""),
         lambda: sessions.read_image("cat", "a.png"),
+        lambda: sessions.image_size("cat", "a.png"),
         lambda: sessions.set_caption("cat", "a.png", "x"),
         lambda: sessions.delete_image("cat", "a.png"),
         lambda: sessions.stray_captions("cat"),
@@ -104,6 +105,7 @@ def test_images(sessions: Sessions) -> None:
         InstanceImage("b 写真.png", 6, 640, 480, sha256, "a dog"),
     ]
     assert sessions.read_image("dog", "b 写真.png") == b"pixels"
+    assert sessions.image_size("dog", "b 写真.png") == 6
 
 
 def test_replacing_an_image_keeps_its_caption(sessions: Sessions) -> None:
@@ -143,6 +145,7 @@ def test_bad_file_names(sessions: Sessions, name: str) -> None:
     for call in (
         lambda: sessions.put_image("dog", name, b""),
         lambda: sessions.read_image("dog", name),
+        lambda: sessions.image_size("dog", name),
         lambda: sessions.caption("dog", name),
         lambda: sessions.set_caption("dog", name, "x"),
         lambda: sessions.delete_image("dog", name),
@@ -191,6 +194,8 @@ def test_deleting_an_image_deletes_its_caption(sessions: Sessions) -> None:
         sessions.delete_image("dog", "a.png")
     with pytest.raises(NotFound, match="instance image"):
         sessions.read_image("dog", "a.png")
+    with pytest.raises(NotFound, match="instance image"):
+        sessions.image_size("dog", "a.png")
 
 
 def test_captions(sessions: Sessions) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from captioner.batching import Entry
 from captioner.blip2 import GenerationModel
 from captioner.errors import ModelUnusable, PromptUnusable
@@ -98,6 +99,13 @@ def test_encoder_decoder_language_model_is_refused(folder: Path) -> None:
     edit(folder / "config.json", use_decoder_only_language_model=False)
     with pytest.raises(ModelUnusable, match="encoder-decoder"):
         GenerationModel(folder, "cpu", "fp32")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_gpu_that_is_not_there_is_an_error(tiny_models: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"DARKROOM_DEVICE is '{device}', but torch finds no CUDA device"):
+        GenerationModel(tiny_models / "blip2-tiny", device, "fp32")
 
 
 def test_settings_are_the_requests_whatever_the_checkpoint_says(

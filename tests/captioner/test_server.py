@@ -1,5 +1,6 @@
 """The captioner as its clients see it."""
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore
+from captioner.blip2 import GenerationModel
 from captioner.config import CaptionerConfig
+from captioner.errors import QueueFull
 from captioner.server import build
 from chassis.client import channel
 from chassis.testing import running
@@ -282,6 +285,49 @@ class TestCaptionSession:
             assert sessions.caption("discs", name) is None
         assert not outcomes["red.png"].error
 
+    async def test_a_damaged_caption_is_an_error_of_its_image(
+        self, stub: CaptionerServiceStub, sessions: Sessions
+    ) -> None:
+        sessions.store.put("sessions/discs/captions/red.txt", b"caf\xe9")
+        outcomes = await self.outcomes(stub)
+        assert "sessions/discs/captions/red.txt" in outcomes["red.png"].error
+        assert "not UTF-8" in outcomes["red.png"].error
+        assert "blue" in outcomes["blue.png"].caption
+        replaced = await self.outcomes(stub, existing=pb.EXISTING_CAPTIONS_REPLACE)
+        assert not replaced["red.png"].error
+        assert "red" in (sessions.caption("discs", "red.png") or "")
+
+    async def test_an_image_that_is_deleted_meanwhile_is_its_own_error(
+        self, stub: CaptionerServiceStub, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = Sessions.read_image
+
+        def read_then_delete(self: Sessions, session: str, filename: str) -> bytes:
+            data = read(self, session, filename)
+            if filename == "red.png":
+                sessions.delete_image(session, filename)
+            return data
+
+        monkeypatch.setattr(Sessions, "read_image", read_then_delete)
+        outcomes = await self.outcomes(stub)
+        assert "'red.png' does not exist" in outcomes["red.png"].error
+        assert sessions.caption("discs", "red.png") is None
+        assert "blue" in (sessions.caption("discs", "blue.png") or "")
+
+    async def test_a_session_that_is_deleted_meanwhile_ends_the_call(
+        self, stub: CaptionerServiceStub, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def delete_session(self: Sessions, session: str, filename: str) -> None:
+            sessions.delete(session)
+
+        monkeypatch.setattr(Sessions, "caption", delete_session)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.outcomes(stub)
+        assert (caught.value.code(), "session 'discs'" in (caught.value.details() or "")) == (
+            StatusCode.NOT_FOUND,
+            True,
+        )
+
     async def test_unknown_and_empty_sessions(self, stub: CaptionerServiceStub, store: ObjectStore) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await self.outcomes(stub)
@@ -290,3 +336,29 @@ class TestCaptionSession:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await self.outcomes(stub)
         assert reason(caught.value) == "SESSION_EMPTY"
+
+
+async def test_a_session_waits_while_the_queue_is_full(
+    config: CaptionerConfig, generation_model: GenerationModel, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(store)
+    sessions.create("discs")
+    for number in range(4):
+        sessions.put_image("discs", f"{number}.png", png(scene("red")))
+    refused: list[QueueFull] = []
+    create = QueueFull.__init__
+
+    def noted(self: QueueFull, num_waiting: int, limit: int) -> None:
+        refused.append(self)
+        create(self, num_waiting, limit)
+
+    monkeypatch.setattr(QueueFull, "__init__", noted)
+    server, captioner = build(replace(config, retrieval_model="", max_queue_images=1))
+    async with running(server) as target, channel(target, TOKEN) as opened:
+        await captioner.load(lambda: generation_model, None)
+        request = pb.CaptionSessionRequest(session="sessions/discs")
+        outcomes = [message async for message in CaptionerServiceStub(opened).CaptionSession(request)]
+        await captioner.close()
+    assert refused  # four images in flight, one place
+    assert ["red" in outcome.caption for outcome in outcomes] == [True] * 4
+    assert [outcome.error for outcome in outcomes] == [""] * 4

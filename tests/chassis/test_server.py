@@ -155,6 +155,13 @@ class TestPorts:
         assert "own_things_total 3.0" in text
         assert "process_resident_memory_bytes" in text
 
+    async def test_a_failure_can_be_shown_before_it_happens(self, echo: ModuleType) -> None:
+        server = echo.make_server(echo.EchoServicer(), ServerConfig(auth=False, port=0, metrics_port=0))
+        labels = {"service": SERVICE, "method": "Say", "reason": "TOO_LOUD"}
+        assert server.registry.get_sample_value("darkroom_grpc_failures_total", labels) is None
+        server.announce_failure("TOO_LOUD")
+        assert server.registry.get_sample_value("darkroom_grpc_failures_total", labels) == 0
+
     @pytest.mark.parametrize(("setting", "variable"), [("port", "DARKROOM_PORT"), ("metrics_port", "METRICS_PORT")])
     async def test_a_taken_port_is_named(self, echo: ModuleType, setting: str, variable: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,4 +1,4 @@
-"""The chart's alerts, checked and played with Prometheus' own promtool."""
+"""The chart's alerts and the query of its scaler, checked and played with Prometheus' own promtool."""
 
 import subprocess
 from pathlib import Path
@@ -9,6 +9,10 @@ from tests.helm import test_monitoring
 
 def test_alerts_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
     test_monitoring.play(program("promtool"), tmp_path)
+
+
+def test_the_first_refused_call_wakes_an_engine(tmp_path: Path) -> None:
+    test_monitoring.play_scaler(program("promtool"), tmp_path)
 
 
 def test_promtool_sees_a_wrong_rule(tmp_path: Path) -> None:

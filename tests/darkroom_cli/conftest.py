@@ -94,9 +94,10 @@ def trainer(
     config = TrainerConfig(
         server=ServerConfig(token=TOKEN),
         store=replace(store.config, retries=1),
-        local=LocalConfig(tmp_path / "state", backoff_seconds=0.01, poll_seconds=0.05),
+        local=LocalConfig(
+            tmp_path / "state", backoff_seconds=0.01, poll_seconds=0.05, run_command=f"{sys.executable} {STAND_IN}"
+        ),
         models=str(tiny_models),
-        run_command=f"{sys.executable} {STAND_IN}",
         grace_seconds=2,
         stop_runs=True,
     )

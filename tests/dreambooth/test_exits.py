@@ -1,3 +1,4 @@
+import errno
 import signal
 
 import pytest
@@ -6,6 +7,14 @@ from artifacts import errors as artifacts_errors
 from chassis.config import ConfigError
 from dreambooth import errors, exits
 from dreambooth.exits import StopSignal
+from safetensors import SafetensorError
+
+
+def caused_by(cause: Exception) -> Exception:
+    """An error that a library raised because of another one."""
+    error = RuntimeError("PytorchStreamWriter failed writing file")
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -24,12 +33,20 @@ from dreambooth.exits import StopSignal
         (MemoryError(), 77),
         (torch.OutOfMemoryError("CUDA out of memory"), 77),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 77),
-        (errors.NotOurs("x"), 78),
+        (errors.NotOurs("x"), 64),
+        (artifacts_errors.ManifestInvalid("key", ("x",)), 69),
+        (errors.PartnersAbsent("x"), 75),
         (errors.WriterAlive("x"), 78),
         (errors.LeaseLost("x"), 78),
         (errors.PartnerLost("x"), 76),
         (errors.Stopped("x"), 143),
         (errors.PartnerStopped("x"), 76),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/pixels"), 69),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 69),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 69),
+        (caused_by(OSError(errno.ENOSPC, "No space left on device")), 69),
+        (artifacts_errors.StoreUnavailable("key", "store", "No space left on device"), 75),
+        (OSError(errno.EIO, "Input/output error"), 1),
         (RuntimeError("a mistake"), 1),
     ],
 )

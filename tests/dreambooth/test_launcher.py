@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from chassis import config as settings
-from dreambooth import launcher, workers
+from dreambooth import exits, launcher, workers
 from dreambooth.config import ProgramConfig
-from dreambooth.errors import Stopped
+from dreambooth.errors import PartnersAbsent, Stopped
 from dreambooth.exits import StopSignal
 from dreambooth.workers import Place
 
@@ -143,6 +143,9 @@ def test_on_another_machine_a_worker_waits_until_it_is_wanted_or_the_run_is_over
     stop.set()
     with pytest.raises(Stopped):
         workers.wait_for_writer(nowhere, stop, lambda: False)
+    with pytest.raises(PartnersAbsent, match=r"nobody listens at 127\.0\.0\.1:1 after 0\.3 s") as caught:
+        workers.wait_for_writer(nowhere, StopSignal(), lambda: False, limit_seconds=0.3)
+    assert exits.code(caught.value) == 75  # counted: 76 would let the pods try until the Job's deadline
 
 
 def test_on_one_machine_it_waits_for_the_file(tmp_path: Path) -> None:

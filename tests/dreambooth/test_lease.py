@@ -333,7 +333,7 @@ def test_a_damaged_record_is_refused_and_kept(store: ObjectStore, change: dict[s
     store.put(KEY, damaged)
     with pytest.raises(ManifestInvalid, match=f"{problem}.*if no process of this run is at work, delete it") as caught:
         acquire(store)
-    assert exits.code(caught.value) == 78
+    assert exits.code(caught.value) == 69
     assert store.get(KEY) == damaged
 
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(sessions: Sessions) -> Start:
-    """Start the program with an order; keyword arguments replace variables."""
+    """Start the program with an order; wrapper is a command before it, keyword arguments replace variables."""
     config = sessions.store.config
 
-    def begin(order: object, **changes: str) -> "subprocess.Popen[str]":
+    def begin(order: object, wrapper: Sequence[str] = (), **changes: str) -> "subprocess.Popen[str]":
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -37,7 +37,7 @@ def start(sessions: Sessions) -> Start:
             **changes,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "dreambooth"], env=environment, stderr=subprocess.PIPE, text=True
+            [*wrapper, sys.executable, "-m", "dreambooth"], env=environment, stderr=subprocess.PIPE, text=True
         )
 
     return begin
@@ -176,12 +176,27 @@ def test_wrong_credentials_end_with_68(start: Start, order: Order) -> None:
     assert code == 68, said
 
 
-def test_another_runs_checkpoint_ends_with_78(start: Start, order: Order, sessions: Sessions) -> None:
+def test_a_full_disk_ends_with_69_and_says_which_one(
+    start: Start, order: Order, sessions: Sessions, tmp_path: Path
+) -> None:
+    small = ["unshare", "--user", "--map-root-user", "--mount"]  # a file system of its own, which needs no privilege
+    if subprocess.run([*small, "true"], check=False).returncode:
+        pytest.skip("the system allows no user namespaces, and so no small file system")
+    mounted = ["sh", "-c", f'mount -t tmpfs -o size=16k none {tmp_path} && exec "$@"', "-"]
+    process = start(order(), [*small, *mounted], TMPDIR=str(tmp_path))
+    code, said = end_of(process)
+    assert code == 69, said
+    reason = records_of(sessions)[-1]["text"]
+    assert reason.startswith(f"the disk of {tmp_path}/dreambooth-")
+    assert "is full: [Errno 28] No space left on device; free space there, or let TMPDIR name a folder" in reason
+
+
+def test_another_runs_checkpoint_ends_with_64(start: Start, order: Order, sessions: Sessions) -> None:
     fields = {"format": "diffusers", "architecture": "sd15", "kind": "dreambooth", "precision": "fp32"}
     origin = {"prediction_type": "epsilon", "resolution": 64, "base_model": "micro", "session": "toy", "run": "other"}
     with Checkpoints(sessions.store).begin("toy-first", **fields, **origin) as writer:
         writer.add_bytes("model_index.json", b"{}")
         writer.publish()
     code, said = end_of(start(order()))
-    assert code == 78, said
+    assert code == 64, said
     assert "published by sessions/toy/runs/other, not by sessions/toy/runs/first" in said

@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 from artifacts.errors import AccessDenied, StoreUnavailable
 from artifacts.store import ObjectStat, ObjectStore
+from dreambooth import history
 from dreambooth.curves import Curves
 from dreambooth.records import Records
+from dreambooth.resume_point import Position
 from PIL import Image
 
 FOLDER = "sessions/toy/runs/first/"
+NEWER = {
+    "text_encoder_learning_rate": 1e-6,
+    "step_seconds": 0.5,
+    "data_wait_seconds": 0.125,
+    "model_flops_utilization": 0.25,
+}
 
 
 def progress(step: int) -> dict[str, Any]:
@@ -50,6 +58,22 @@ def test_attempts_are_counted_and_named(store: ObjectStore) -> None:
         records.close(30)
     keys = [found.key for found in store.list(FOLDER)]
     assert keys == [f"{FOLDER}events/01-00000001.jsonl", f"{FOLDER}events/02-00000001.jsonl"]
+
+
+def test_attempts_beyond_99_have_numbers_of_their_own_and_follow_each_other(store: ObjectStore) -> None:
+    for attempt in (9, 99):
+        line = json.dumps(progress(attempt)) + "\n"
+        store.put(f"{FOLDER}events/{attempt:02d}-00000001.jsonl", line.encode())
+    store.put(f"{FOLDER}events/notes.txt", b"of a person")
+    for attempt in (100, 101):
+        records = Records(store, FOLDER)
+        assert records.attempt == attempt
+        records.add({**progress(attempt), "step": 99})  # the step that attempt 99 recorded, too
+        records.close(30)
+    keys = [key for _, key in history.files(store, f"{FOLDER}events/")]
+    assert [key.removeprefix(f"{FOLDER}events/").split("-")[0] for key in keys] == ["09", "99", "100", "101"]
+    found = history.until(store, f"{FOLDER}events/", Position("unet", 0, 99))
+    assert [(line["step"], line["loss"]) for line in found] == [(9, 1 / 9), (99, 1 / 101)]
 
 
 def test_a_sample_is_there_before_its_line(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +148,9 @@ def points_of(content: bytes) -> dict[tuple[str, int], Any]:
 
 def test_curves_and_samples_reach_the_bucket_as_tensorboard_files(store: ObjectStore, tmp_path: Path) -> None:
     records = Records(store, FOLDER, Curves(tmp_path / "curves"))
-    for step in (1, 2, 4):
+    for step in (1, 2):
         records.add(progress(step))
+    records.add({**progress(4), **NEWER})
     records.sample("unet", 4, 0, "a toy, on grass", png("red"))
     records.close(30)
     samples, curves = sorted(store.list(f"{FOLDER}tensorboard/"), key=lambda found: "/samples/" not in found.key)
@@ -133,5 +158,24 @@ def test_curves_and_samples_reach_the_bucket_as_tensorboard_files(store: ObjectS
     assert {step: points[("unet/loss", step)].simple_value for step in (1, 2, 4)} == {1: 1.0, 2: 0.5, 4: 0.25}
     assert points[("unet/images_per_second", 4)].simple_value == 3.0
     assert points[("unet/eta_seconds", 1)].simple_value == 3.0
+    assert {tag: points[(f"unet/{tag}", 4)].simple_value for tag in NEWER} == pytest.approx(NEWER)
+    assert ("unet/step_seconds", 2) not in points  # as from an older program
     picture = points_of(store.get(samples.key))[("unet/a_toy_on_grass", 4)].image
     assert Image.open(io.BytesIO(picture.encoded_image_string)).getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_a_deleted_sample_image_is_left_out_of_the_curves_of_the_next_attempt(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    first = Records(store, FOLDER)
+    for step, colour in ((1, "red"), (2, "blue")):
+        first.add(progress(step))
+        first.sample("unet", step, 0, "a toy", png(colour))
+    first.close(30)
+    store.delete(f"{FOLDER}samples/unet-000001-0.png")
+    second = Records(store, FOLDER, Curves(tmp_path / "curves"))
+    second.begin(Position("unet", 0, 2))
+    second.close(30)
+    samples, curves = sorted(store.list(f"{FOLDER}tensorboard/"), key=lambda found: "/samples/" not in found.key)
+    assert {step for tag, step in points_of(store.get(curves.key)) if tag == "unet/loss"} == {1, 2}
+    assert [place for place in points_of(store.get(samples.key)) if place[0]] == [("unet/a_toy", 2)]

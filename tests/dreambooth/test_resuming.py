@@ -9,7 +9,7 @@ import torch
 from artifacts.checkpoints import Checkpoints
 from artifacts.errors import NotFound
 from artifacts.sessions import Sessions
-from dreambooth import loop, samples
+from dreambooth import loop, loss, samples
 from dreambooth.errors import Diverged, ResumePointUnusable, Stopped
 from dreambooth.exits import StopSignal
 
@@ -145,9 +145,25 @@ def test_other_libraries_are_refused(
 
     stopped(order(), 4)
     real = identity.version
-    monkeypatch.setattr(identity, "version", lambda name: "1.0" if name == "diffusers" else real(name))
-    with pytest.raises(ResumePointUnusable, match=r"library diffusers was 0\.42\.\d+, is 1\.0"):
-        train(order(), run=RUN)
+    for library in ("diffusers", "tokenizers", "accelerate"):
+        monkeypatch.setattr(identity, "version", lambda name, other=library: "1.0" if name == other else real(name))
+        with pytest.raises(ResumePointUnusable, match=rf"library {library} was [\d.]+, is 1\.0"):
+            train(order(), run=RUN)
+
+
+def test_a_point_of_a_program_that_compared_fewer_libraries_is_gone_on_from(
+    order: Order, train: Train, stopped: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dreambooth import identity
+
+    all_of_them = identity._LIBRARIES
+    fewer = tuple(name for name in all_of_them if name not in ("tokenizers", "accelerate"))
+    monkeypatch.setattr(identity, "_LIBRARIES", fewer)
+    stopped(order(), 4)
+    monkeypatch.setattr(identity, "_LIBRARIES", all_of_them)
+    resumed = train(order(), run=RUN)
+    assert "going on from the resume point at step 1 of stage unet" in resumed.messages("info")
+    assert resumed.manifest.metrics["inexact"] is False
 
 
 def test_another_machine_goes_on_and_is_marked(
@@ -198,6 +214,65 @@ def test_the_last_good_point_stays_when_the_loss_is_not_finite(
     resumed = train(wanted, run=RUN)
     assert "going on from the resume point at step 1 of stage unet" in resumed.messages("info")
     assert resumed.digests() == whole.digests()
+
+
+# Steps: two of the text encoder, then three of the UNet. The last of each is where a stage saves its point in any case.
+@pytest.mark.parametrize(
+    ("clip", "micro_step", "told"),
+    [
+        (1.0, 1, "the norm of the gradients of text_encoder step 2 is (inf|nan), with sks_toy"),
+        (1.0, 3, "the norm of the gradients of unet step 2 is (inf|nan), with sks_toy"),
+        (1.0, 4, "the norm of the gradients of unet step 3 is (inf|nan), with sks_toy"),
+        (0.0, 1, r"after text_encoder step 2 \d+ of \d+ weights are not finite, the first is text_encoder\."),
+        (0.0, 4, r"after unet step 3 \d+ of \d+ weights are not finite, the first is (unet|text_encoder)\."),
+    ],
+    ids=["text", "unet", "last", "text-unclipped", "last-unclipped"],
+)
+def test_gradients_that_overflow_are_told_and_neither_saved_nor_published(
+    order: Order,
+    train: Train,
+    sessions: Sessions,
+    monkeypatch: pytest.MonkeyPatch,
+    clip: float,
+    micro_step: int,
+    told: str,
+) -> None:
+    real = loss.of_batch
+    count = iter(range(100))
+
+    def overflowing(*arguments: Any) -> torch.Tensor:
+        value = real(*arguments)
+        if next(count) == micro_step:
+            value.register_hook(lambda gradient: gradient * float("inf"))  # the loss itself stays finite
+        return value
+
+    wanted = order(resume_point_every_steps=1, max_gradient_norm=clip)
+    whole = train(wanted)
+    monkeypatch.setattr(loss, "of_batch", overflowing)
+    with pytest.raises(Diverged, match=told):
+        train(wanted, run=RUN)
+    assert len(json.loads(sessions.store.get(f"{RUN}/writer.json"))["points"]) == min(micro_step, 2)
+    assert [found.id for found in Checkpoints(sessions.store).list()] == [whole.checkpoint]
+    monkeypatch.setattr(loss, "of_batch", real)
+    resumed = train(wanted, run=RUN)
+    assert resumed.digests() == whole.digests()
+
+
+def test_fp16_leaves_an_update_out_whose_gradients_overflow(
+    order: Order, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loss.of_batch
+    count = iter(range(100))
+
+    def overflowing(*arguments: Any) -> torch.Tensor:
+        value = real(*arguments)
+        if next(count) == 3:
+            value.register_hook(lambda gradient: gradient * float("inf"))
+        return value
+
+    monkeypatch.setattr(loss, "of_batch", overflowing)
+    done = train(order(precision="fp16"))
+    assert places(done) == [("text_encoder", 1), ("text_encoder", 2), ("unet", 1), ("unet", 2), ("unet", 3)]
 
 
 def test_curves_have_every_step_once_after_an_interruption(

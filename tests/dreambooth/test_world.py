@@ -17,7 +17,7 @@ import pytest
 import torch
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore, StoreConfig
-from dreambooth import workers, world
+from dreambooth import exits, workers, world
 from dreambooth.base_model import TEXT_ENCODER_WEIGHTS
 from dreambooth.draws import Draws
 from dreambooth.optimizer import Optimizer
@@ -190,6 +190,25 @@ def test_two_machines_are_as_good_as_one(group: Group, undisturbed: Became) -> N
     assert found.digests == undisturbed.digests
     assert "going on from the resume point" in found.messages
     assert end_of(start(1)) == 0  # its machine was lost just after the end
+
+
+def arrive(rank: int, folder: Path, port: int) -> None:
+    """Come to a meeting of three machines; the exit code is the program's."""
+    place = workers.Place(rank, 3, 0, 1, folder, ("127.0.0.1", port))
+    try:
+        world.join(place, limit_seconds=3.0)
+    except Exception as error:  # noqa: BLE001 - as in the program
+        (folder / f"{rank}.txt").write_text(str(error))
+        os._exit(exits.code(error))
+
+
+def test_machines_that_never_come_are_a_failure_that_counts_once(group: Group, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    first, second = (group.fork(arrive, rank, tmp_path, port) for rank in range(2))
+    assert (end_of(first), end_of(second)) == (75, 76)
+    assert "after 3 s 1 of 3 processes have not come, those of machines 2" in (tmp_path / "0.txt").read_text()
 
 
 def test_a_loss_that_is_not_finite_names_the_image_of_whichever_process(

@@ -1,10 +1,10 @@
-"""Kills trainings at random moments and compares what they become with what they would have been, bit for bit.
+"""Kills trainings at named and at random moments and compares what they become with what they would have been, bit for bit.
 
     python -m tests.dreambooth.torture [--kills 40] [--seed 1] [--recipe NAME …]
 
-Every recipe is trained once without disturbance and then again and again, each time killed by SIGKILL at a random
-moment of its life (imports excluded: a process is forked from one that has imported everything) and started anew until
-it ends by itself. Losses of every step, weights of the checkpoint and the TensorBoard curve must be those of the undisturbed
+Every recipe is trained once without disturbance. Then each is killed by SIGKILL at every moment of `torture_moments` that it
+has, and again and again at random moments of its life (imports excluded: a process is forked from one that has imported
+everything), each time started anew until it ends by itself. Losses of every step, weights of the checkpoint and the TensorBoard curve must be those of the undisturbed
 training. In the last round the store is restarted meanwhile too.
 """
 
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -29,12 +30,14 @@ from artifacts.embedded import EmbeddedStore
 from artifacts.sessions import Sessions
 from artifacts.store import ObjectStore, StoreConfig
 
+from tests.dreambooth import torture_moments
+
 _BOTH: Final = {
     "text_encoder": {"steps": 4, "learning_rate": 1e-4},
     "unet": {"steps": 6, "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 2},
 }
 RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "adamw": {**_BOTH, "sample_prompts": ["a toy"], "sample_every_steps": 3},
+    "adamw": {**_BOTH, "sample_prompts": ["a toy"], "sample_every_steps": 3, "resume_point_every_steps": 3},
     "freeze": {
         **_BOTH,
         "stages": "joint_then_freeze",
@@ -60,6 +63,7 @@ RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
         "offset_noise": 0.1,
         "crop": "buckets",
         "batch_size": 2,
+        "resume_point_every_steps": 4,
     },
     "reference": {
         "text_encoder": {"steps": 0},
@@ -96,8 +100,8 @@ class Bench:
         warm.start()
         warm.join()
 
-    def start(self, recipe: Mapping[str, Any], run: str) -> BaseProcess:
-        """One attempt at a run."""
+    def start(self, recipe: Mapping[str, Any], run: str, moment: str = "") -> BaseProcess:
+        """One attempt at a run. moment: one of `torture_moments`, at which it is killed."""
         order = {
             "base_model": "micro",
             "base_model_source": str(self._base),
@@ -115,7 +119,7 @@ class Bench:
             "DARKROOM_S3_BUCKET": self.config.bucket,
             "DARKROOM_LOG_FORMAT": "text",
         }
-        process = _CONTEXT.Process(target=attempt, args=(environment, str(self.folder / f"{run}.log")))
+        process = _CONTEXT.Process(target=attempt, args=(environment, str(self.folder / f"{run}.log"), moment))
         process.start()
         return process
 
@@ -148,7 +152,7 @@ def curve_of(store: ObjectStore, run: str) -> list[tuple[str, int, float]]:
     return found
 
 
-def attempt(environment: Mapping[str, str], log: str) -> None:
+def attempt(environment: Mapping[str, str], log: str, moment: str) -> None:
     """The program, in a forked process: from here on as `python -m dreambooth`."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -157,6 +161,8 @@ def attempt(environment: Mapping[str, str], log: str) -> None:
     sys.argv = ["dreambooth"]
     from dreambooth.__main__ import main
 
+    if moment:
+        torture_moments.arm(moment)
     os._exit(main())
 
 
@@ -176,6 +182,31 @@ def survive(bench: Bench, name: str, run: str, chance: random.Random, seconds: f
             log = (bench.folder / f"{run}.log").read_text()[-2000:]
             raise AssertionError(f"{run} ended with exit code {process.exitcode}: {log}")
     raise AssertionError(f"{run} did not end in {_RESTARTS} attempts")
+
+
+def moments_of(name: str) -> list[str]:
+    """The named moments that a recipe has, in an order in which one run can be killed at all of them."""
+    recipe = RECIPES[name]
+    absent = set()
+    if "prior_preservation" not in recipe:
+        absent.add("drawing the third class image")
+    if recipe.get("gradient_accumulation_steps", 1) == 1:
+        absent.add("inside an accumulation")
+    if recipe["text_encoder"]["steps"] == 0:
+        absent.add("between the stages")
+    return [moment for moment in torture_moments.MOMENTS if moment not in absent]
+
+
+def survive_moments(bench: Bench, name: str, run: str, moments: Sequence[str]) -> None:
+    """Carry out a run that is killed once at each of these moments, in their order."""
+    bench.store.delete_prefix(f"sessions/{_SESSION}/class_images/")  # of runs before
+    for moment in moments:
+        process = bench.start(RECIPES[name], run, moment)
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
+            log = (bench.folder / f"{run}.log").read_text()[-2000:]
+            raise AssertionError(f"{run} never came to {moment!r}, it ended with {process.exitcode}: {log}")
+    survive(bench, name, run, random.Random(0), 0, kills=0)
 
 
 def undisturbed(bench: Bench, name: str) -> tuple[Result, float]:
@@ -204,7 +235,7 @@ def require_equal(bench: Bench, run: str, wanted: Result) -> None:
 def main() -> None:
     """Torture all recipes and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=40, help="kills in all, at least (default 40)")
+    parser.add_argument("--kills", type=int, default=40, help="random kills in all, at least (default 40)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (default 1)")
     parser.add_argument("--recipe", action="append", choices=RECIPES, help="only this one; may be repeated")
     arguments = parser.parse_args()
@@ -218,27 +249,40 @@ def main() -> None:
 
 
 def torture(folder: Path, server: EmbeddedStore, least_kills: int, seed: int, names: Sequence[str]) -> None:
-    """Kill until there were enough kills over all recipes, then once more while the store is restarted."""
+    """Kill at every named moment, at random ones until there were enough over all recipes, then once more while the store is restarted."""
     from tests.dreambooth.torture_preload import build_base
 
     bench = prepared(folder, build_base(folder / "base"), server.start())
     chance, total, rounds = random.Random(seed), 0, 0
     wanted = {name: undisturbed(bench, name) for name in names}
-    while total < least_kills:
+    for name in names:
+        moments = moments_of(name)
+        survive_moments(bench, name, f"{name}-moments", moments)
+        total += len(moments)
+        require_equal(bench, f"{name}-moments", wanted[name][0])
+        print(f"{name}-moments: equal after a kill at each named moment ({total} kills)", file=sys.stderr, flush=True)
+    at_moments = total
+    while total - at_moments < least_kills:
         rounds += 1
         for name in names:
             run = f"{name}-{rounds}"
             killed = survive(bench, name, run, chance, wanted[name][1], kills=4)
             require_equal(bench, run, wanted[name][0])
             total += killed
-            print(f"{run}: killed {killed} times, equal ({total} kills)", file=sys.stderr, flush=True)
+            print(f"{run}: killed {killed} times at random, equal ({total} kills)", file=sys.stderr, flush=True)
     with_restarts = 0
     for name in names:
         with Restarting(server, chance):
             with_restarts += survive(bench, name, f"{name}-away", chance, wanted[name][1] + 2, kills=2)
         require_equal(bench, f"{name}-away", wanted[name][0])
         print(f"{name}-away: equal while the store was restarted", file=sys.stderr, flush=True)
-    report = {"recipes": len(names), "kills": total, "kills_while_store_restarts": with_restarts, "seed": seed}
+    report = {
+        "recipes": len(names),
+        "kills": total,
+        "kills_at_named_moments": at_moments,
+        "kills_while_store_restarts": with_restarts,
+        "seed": seed,
+    }
     print(json.dumps({"bench": "torture", **report, "all_equal": True}))
 
 

@@ -1,5 +1,6 @@
 """Services, Ingresses and routes lead to what the contracts and the programs have."""
 
+import pytest
 from darkroom.captioner.v1 import service_pb2
 from darkroom.converter.v1 import converter_pb2
 from darkroom.trainer.v1 import session_pb2, training_pb2
@@ -94,11 +95,29 @@ def test_the_smoke_test_asks_services_that_exist() -> None:
         assert int(port) in {one["port"] for one in known[host]["ports"]}
 
 
+def notes_of(values: str, *arguments: str) -> str:
+    """What `helm install` prints at its end."""
+    command = ("install", "studio", CHART, "--namespace", "n", "--dry-run=client")
+    done = helm_binary.run(*command, "--values", CHART / f"ci/{values}-values.yaml", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments", "is_advised"),
+    [
+        ("minimal", (), True),
+        ("minimal", ("--set=trainer.namespace=training",), False),
+        ("trial", (), False),  # its Secret is in the release's namespace alone
+        ("few", (), False),
+    ],
+)
+def test_the_notes_advise_a_namespace_for_training(values: str, arguments: tuple[str, ...], is_advised: bool) -> None:
+    assert ("one of their own by trainer.namespace" in notes_of(values, *arguments)) is is_advised
+
+
 def test_the_notes_tell_three_commands_that_fit() -> None:
-    done = helm_binary.run(
-        "install", "studio", CHART, "--namespace", "n", "--dry-run=client", "--values", CHART / "ci/minimal-values.yaml"
-    )
-    notes = done.stdout.partition("\nNOTES:\n")[2]
+    notes = notes_of("minimal")
     commands = [line.strip() for line in notes.splitlines() if line.startswith("     ")]
     assert [command.split()[0] for command in commands] == ["helm", "kubectl", "kubectl"]
     assert "secret studio-darkroom-token --namespace n" in commands[1]

@@ -8,16 +8,19 @@ import yaml
 from jobs import placement
 from jobs.execution_file import read_execution
 
+from images.build import reference, version
+from images.catalogue import IMAGES
 from tests.helm import chart
 from tests.helm.chart import Object, RenderError
 
+DIGEST = f"sha256:{'0' * 64}"
+MEMORY = {"requests": {"memory": "8Gi"}, "limits": {"memory": "8Gi"}}
 TRACES = ("nvidia", "amd.com", "gpu", "runtimeClass", "resourceClaims", "claims")
 
 
 def captioner(gpu: dict[str, Any], **values: Any) -> Object:
     """The captioner's pod with this GPU block."""
-    memory = {"resources": {"requests": {"memory": "8Gi"}, "limits": {"memory": "8Gi"}}}
-    own = {"gpu": {"enabled": True, **gpu}, **memory, **values}
+    own = {"gpu": {"enabled": True, **gpu}, "resources": MEMORY, **values}
     return chart.pod(chart.render("minimal", overrides={"captioner": own}), "captioner").spec
 
 
@@ -143,6 +146,65 @@ def test_training_on_shared_cards_is_refused_unless_allowed(gpu: dict[str, Any],
     with pytest.raises(RenderError, match=found):
         chart.render("minimal", overrides=job())
     assert chart.render("minimal", overrides=job(allowShared=True))
+
+
+def images(objects: list[Object]) -> dict[str, str]:
+    """Tags, and digests if given, of what has a CUDA build, and the gateway's, which has none."""
+    execution = yaml.safe_load(chart.find(objects, "ConfigMap", "trainer-execution")["data"]["execution.yaml"])
+    services = ("captioner", "webui-engine", "webui-gateway")
+    found = {name: chart.pod(objects, name).main["image"] for name in services} | {"dreambooth": execution["image"]}
+    return {name: image.rpartition("/")[2].partition(":")[2] for name, image in found.items()}
+
+
+def with_gpus(gpu: dict[str, Any], **image: str) -> dict[str, Any]:
+    """Values in which everything that can have a GPU has this block and this image."""
+    service = {"gpu": {"enabled": True, **gpu}, "image": image, "resources": MEMORY}
+    job = {"gpu": {"enabled": True, "allowShared": True, **gpu}, "image": image}
+    return {"captioner": service, "webuiEngine": service, "trainer": {"job": job}}
+
+
+@pytest.mark.parametrize(
+    ("values", "tag"),
+    [
+        (with_gpus({}), "0.1.0-cuda"),
+        (with_gpus({"resourceName": "nvidia.com/gpu.shared"}), "0.1.0-cuda"),
+        (with_gpus({"resourceName": "nvidia.com/mig-1g.10gb"}), "0.1.0-cuda"),
+        (with_gpus({"resourceClaimTemplateName": "one-gpu"}), "0.1.0-cuda"),
+        (with_gpus({}) | {"images": {"tag": "7"}}, "7-cuda"),
+        (with_gpus({}) | {"images": {"cudaSuffix": "-gpu"}}, "0.1.0-gpu"),
+        (with_gpus({}) | {"images": {"cudaSuffix": ""}}, "0.1.0"),
+        (with_gpus({}, tag="mine"), "mine"),
+        (with_gpus({}, digest=DIGEST), f"0.1.0@{DIGEST}"),
+        (with_gpus({"resourceName": "amd.com/gpu"}), "0.1.0"),
+        (with_gpus({"enabled": False}), "0.1.0"),
+    ],
+)
+def test_a_card_of_nvidia_gets_the_image_for_it(values: dict[str, Any], tag: str) -> None:
+    found = images(chart.render("minimal", overrides=values))
+    base = values.get("images", {}).get("tag", "0.1.0")
+    assert found == {"captioner": tag, "webui-engine": tag, "dreambooth": tag, "webui-gateway": base}
+
+
+def test_the_build_names_its_images_as_the_chart_asks_for_them() -> None:
+    found = images(chart.render("minimal", overrides=with_gpus({})))
+    assert {f"darkroom-{name}" for name, tag in found.items() if tag.endswith("-cuda")} == {
+        image.name for image in IMAGES if image.torch
+    }
+    for image in IMAGES:
+        if image.torch:
+            name = image.name.removeprefix("darkroom-")
+            assert reference(image, "localhost", version(), "cuda") == f"localhost/{image.name}:{found[name]}"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_on", "device"),
+    [("auto", True, "cuda"), ("cpu", True, "cpu"), ("auto", False, "auto"), ("cuda", False, "cuda")],
+)
+@pytest.mark.parametrize("component", ["captioner", "webui-engine"])
+def test_a_pod_with_a_card_does_not_fall_back_to_the_cpu(component: str, given: str, is_on: bool, device: str) -> None:
+    service = {"gpu": {"enabled": is_on}, "device": given, "resources": MEMORY}
+    objects = chart.render("minimal", overrides={"captioner": service, "webuiEngine": service})
+    assert chart.pod(objects, component).env()["DARKROOM_DEVICE"] == device
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_every_series_of_ours_is_on_a_dashboard() -> None:
         name for name in SERIES if name.startswith("darkroom_") and not name.endswith(("_created", "_sum", "_count"))
     }
     stems = {re.sub(r"_(bucket|total)$", "", name) for name in left}
-    assert sorted(stem for stem in stems if not re.search(rf"\b{stem}(_bucket|_total|_sum)?\b", shown)) == ["darkroom_training_text_encoder_learning_rate"]  # fmt: skip
+    assert sorted(stem for stem in stems if not re.search(rf"\b{stem}(_bucket|_total|_sum)?\b", shown)) == []
 
 
 def test_panels_do_not_overlap() -> None:
@@ -106,6 +106,53 @@ def test_the_monitor_selects_the_services_with_metrics() -> None:
     assert endpoint["honorLabels"] is True  # "service" is a label of the series themselves
 
 
+# Values of darkroom_grpc_failures_total for NO_BACKEND, one each 15 s, and whether the scaler sees something to do at the end.
+REFUSALS = {
+    "one, after many quiet minutes": ("0x22 1x5", True),
+    "none": ("0x28", False),
+    "one, long ago": ("0 1x27", False),
+    "one, in a gateway that began anew": ("5x20 0 1x6", True),
+    "one, in a series that was not there before: so the gateway shows a zero from its start on": ("_x22 1x5", False),
+}
+
+
+def play_scaler(promtool: str, folder: Path) -> None:
+    """Ask the query of the engines' scaler, after 7 minutes of nothing but refusals."""
+    (query,) = (
+        item["spec"]["triggers"][0]["metadata"]["query"]
+        for item in chart.rendered("everything")
+        if item["kind"] == "ScaledObject" and item["metadata"]["name"].endswith("-webui-engine")
+    )
+    labels = f'namespace="{NAMESPACE}",job="webui-gateway",pod="a"'
+    queue = {"series": f"darkroom_generation_queue_length{{{labels}}}", "values": "0x28"}
+    cases = [
+        {
+            "name": name,
+            "interval": "15s",
+            "input_series": [
+                queue,
+                {
+                    "series": f'darkroom_grpc_failures_total{{{labels},method="Generate",reason="NO_BACKEND"}}',
+                    "values": values,
+                },
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": f"({query}) > bool 0",
+                    "eval_time": "7m",
+                    "exp_samples": [{"labels": "{}", "value": int(wakes)}],
+                }
+            ],
+        }
+        for name, (values, wakes) in REFUSALS.items()
+    ]
+    (folder / "scaler.yaml").write_text(yaml.safe_dump({"evaluation_interval": "15s", "tests": cases}))
+    done = subprocess.run(
+        [promtool, "test", "rules", "scaler.yaml"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def play(promtool: str, folder: Path) -> None:
     """Check the rendered alerts with promtool and play alerts.yaml against them."""
     (item,) = (item for item in chart.rendered("everything") if item["kind"] == "PrometheusRule")
@@ -117,13 +164,23 @@ def play(promtool: str, folder: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+@pytest.fixture
+def promtool() -> str:
+    """Prometheus' own checker, if this machine has it."""
+    found = shutil.which("promtool")
+    if found is None:
         pytest.skip(
             "promtool is not on the PATH, and no package of the Python index has it; `make e2e` fetches Debian's"
         )
+    return found
+
+
+def test_alerts_fire_when_they_should(promtool: str, tmp_path: Path) -> None:
     play(promtool, tmp_path)
+
+
+def test_the_first_refused_call_wakes_an_engine(promtool: str, tmp_path: Path) -> None:
+    play_scaler(promtool, tmp_path)
 
 
 def test_every_alert_has_a_case_in_which_it_fires() -> None:

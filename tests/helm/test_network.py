@@ -5,12 +5,14 @@ from itertools import product
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.helm import chart
 from tests.helm.chart import NAMESPACE, Object
 from tests.helm.policies import End, allows
 
 PAGE = chart.CHART.parents[1] / "docs" / "operators.md"
+EXAMPLES = chart.CHART.parents[1] / "examples" / "jobs"
 TRAINING = "training"
 STORE_PORT = 9443
 PORTS = (22, 53, 80, 443, 6443, 7860, 7861, 8080, 9000, 9090, STORE_PORT, 29500, 50051)
@@ -60,10 +62,17 @@ def documented() -> set[Edge]:
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", table, re.MULTILINE)
     assert len(rows) >= 8
     return {
-        (source, target, STORE_PORT if port == "the store's" else int(port))
+        (source, target, port)
         for sources, targets, ports in rows
-        for source, target, port in product(sources.split(", "), targets.split(", "), ports.split(", "))
+        for source, target, port in product(sources.split(", "), targets.split(", "), numbers(ports))
     }
+
+
+def numbers(ports: str) -> list[int]:
+    """The ports of a row."""
+    if ports == "any":
+        return list(PORTS)
+    return [STORE_PORT if port == "the store's" else int(port) for port in ports.split(", ")]
 
 
 def test_the_edges_are_those_of_the_table() -> None:
@@ -111,10 +120,19 @@ def test_the_trial_store_is_reached_by_those_who_use_it_and_reaches_nothing() ->
     assert not [edge for edge in found if edge[1] == "internet" and edge[0] != "trainer"]
 
 
-def test_pods_of_one_run_reach_each_other_only_when_there_are_several() -> None:
-    pair = ("dreambooth", "dreambooth", 29500)
-    assert pair not in edges(chart.rendered("minimal"))
-    assert pair in edges(chart.render("minimal", overrides={"trainer": {"job": {"nodes": 2}}}))
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_pods_of_one_run_reach_each_other_whoever_made_their_job(nodes: int) -> None:
+    """The Job of a run file asks for its pods by itself: trainer.job.nodes says nothing about it."""
+    (service, job) = yaml.safe_load_all((EXAMPLES / "two-pods.yaml").read_text())
+    (meeting,) = service["spec"]["ports"]
+    pod = End("dreambooth", NAMESPACE, job["spec"]["template"]["metadata"]["labels"])
+    stranger = End("stranger", NAMESPACE, {"app": "theirs"})
+    objects = chart.render("minimal", overrides={"trainer": {"job": {"nodes": nodes}}})
+    policies = [item for item in objects if item["kind"] == "NetworkPolicy"]
+    for port in (meeting["port"], 41234):  # torch goes on at any
+        assert allows(policies, pod, pod, port)
+        assert not allows(policies, stranger, pod, port)
+        assert not allows(policies, pod, stranger, port)
 
 
 def test_dns_goes_over_udp_too() -> None:

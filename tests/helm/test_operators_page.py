@@ -72,6 +72,35 @@ def test_the_trainers_rights_are_those_of_the_chart() -> None:
     assert {row[0].strip("`"): row[1] for row in table("| resource | verbs |")} == rights
 
 
+def test_failed_hooks_are_found_by_the_command_that_removes_them() -> None:
+    (command,) = (text for _, _, text in BLOCKS if "kubectl delete jobs,pods" in text)
+    kinds, selector = re.findall(r'delete (\S+) .*--selector "(.+)"', command)[0]
+    wanted = dict(pair.split("=") for pair in selector.replace("$RELEASE", chart.RELEASE).split(","))
+    hooks = [item for item in chart.rendered("minimal") if "helm.sh/hook" in item["metadata"].get("annotations", {})]
+    assert {f"{item['kind'].lower()}s".replace("policys", "policies") for item in hooks} == set(kinds.split(","))
+    for item in hooks:
+        assert wanted.items() <= item["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize(
+    ("component", "values"),
+    [
+        ("trial-store", ("trial", {"trialStore": {"persistence": {"enabled": True}}})),
+        ("webui-engine", ("minimal", {"webuiEngine": {"cache": {"persistent": True}}})),
+    ],
+)
+def test_sizes_are_changed_in_stateful_sets_and_claims_that_exist(
+    component: str, values: tuple[str, dict[str, Any]]
+) -> None:
+    stateful = chart.find(chart.render(values[0], overrides=values[1]), "StatefulSet", component)
+    assert f'kubectl delete statefulset "$RELEASE-{component}"' in TEXT
+    (claim,) = stateful["spec"]["volumeClaimTemplates"]
+    if component == "trial-store":
+        assert f'patch pvc "{claim["metadata"]["name"]}-$RELEASE-{component}-0"' in TEXT
+    else:  # the caches go with their StatefulSet
+        assert stateful["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete"
+
+
 def test_every_dashboard_is_named() -> None:
     for path in (CHART / "dashboards").glob("*.json"):
         assert f"*{path.stem}*" in TEXT

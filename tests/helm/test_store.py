@@ -12,6 +12,16 @@ from tests.helm import chart
 PAGE = chart.CHART.parents[1] / "docs" / "operators.md"
 SERVICES = ("captioner", "trainer", "dreambooth", "converter", "webui-gateway", "webui-engine", "bucket-setup")
 
+# What a training's pod puts below its run, and what the trainer keeps below runs/.
+RECORDED = (
+    "writer.json",
+    "events/01-00000001.jsonl",
+    "resume_points/1-0-0000010/manifest.json",
+    "samples/unet-000010-0.png",
+    "tensorboard/samples/events.1",
+)
+TRAINERS_OWN = ("r1/job.json", "r1/status.json", "active.json", "r1/cancel.json", "r1/suspend.json", "r1/log.txt")
+
 
 def policy(service: str) -> list[dict[str, Any]]:
     """The statements of a service's policy document."""
@@ -68,8 +78,18 @@ def test_the_documents_are_those_of_the_table(service: str) -> None:
         ("captioner", "s3:PutObject", "sessions/cat/captions/1.txt", True),
         ("captioner", "s3:PutObject", "sessions/cat/instance_images/1.png", False),
         ("captioner", "s3:GetObject", "checkpoints/a/manifest.json", False),
-        ("dreambooth", "s3:PutObject", "sessions/cat/runs/r1/status.json", True),
+        *(("dreambooth", "s3:PutObject", f"sessions/cat/runs/r1/{key}", True) for key in RECORDED),
+        *(("dreambooth", "s3:PutObject", f"sessions/cat/runs/{key}", False) for key in TRAINERS_OWN),
+        *(("dreambooth", "s3:DeleteObject", f"sessions/cat/runs/{key}", False) for key in TRAINERS_OWN),
+        ("dreambooth", "s3:PutObject", "sessions/cat/runs/r1/writer.json.old", False),
+        ("dreambooth", "s3:PutObject", "sessions/cat/class_images/a-man/1.png", True),
+        ("dreambooth", "s3:PutObject", "checkpoints/a/manifest.json", True),
+        ("dreambooth", "s3:DeleteObject", "sessions/cat/runs/r1/resume_points/1-0-0000010/manifest.json", True),
+        ("dreambooth", "s3:DeleteObject", "sessions/cat/runs/r1/tensorboard/events.1", True),
+        ("dreambooth", "s3:DeleteObject", "sessions/cat/runs/r1/events/01-00000001.jsonl", False),
+        ("trainer", "s3:PutObject", "sessions/cat/runs/r1/status.json", True),
         ("dreambooth", "s3:PutObject", "sessions/cat/session.json", False),
+        ("dreambooth", "s3:PutObject", "sessions/cat/instance_images/1.png", False),
         ("dreambooth", "s3:DeleteObject", "sessions/cat/instance_images/1.png", False),
         ("webui-engine", "s3:PutObject", "checkpoints/a/manifest.json", False),
         ("webui-gateway", "s3:GetObject", "sessions/cat/session.json", False),

@@ -89,3 +89,14 @@ def test_selectors_of_the_trainer_leave_its_jobs_alone() -> None:
         if item["kind"] in ("Service", "Deployment"):
             selector = item["spec"]["selector"]
             assert not selector.get("matchLabels", selector).items() <= job.items()
+
+
+def test_jobs_have_the_ids_of_all_pods_or_those_that_the_platform_assigns() -> None:
+    ours = read_execution(execution_text("minimal"), "execution.yaml")
+    assert (ours.run_as_user, ours.run_as_group, ours.fs_group, ours.host_users) == (10001, 10001, 10001, True)
+    security = {"runAsUser": None, "runAsGroup": 20002, "fsGroup": None, "hostUsers": False}
+    objects = chart.render("minimal", overrides={"security": security})
+    text = chart.find(objects, "ConfigMap", "trainer-execution")["data"]["execution.yaml"]
+    execution = read_execution(text, "execution.yaml")
+    ids = (execution.run_as_user, execution.run_as_group, execution.fs_group, execution.host_users)
+    assert ids == (None, 20002, None, False)

@@ -115,7 +115,7 @@ def _indexes(job: Mapping[str, Any], services: Sequence[Mapping[str, Any]]) -> I
 
 def _restricted(pod: Mapping[str, Any]) -> Iterator[str]:
     context = pod.get("securityContext", {})
-    if context.get("runAsNonRoot") is not True or context.get("runAsUser", 0) < 10000:
+    if context.get("runAsNonRoot") is not True or context.get("runAsUser", 10000) < 10000:
         yield "has to run as a user of a high number"
     if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
         yield "has no seccomp profile"

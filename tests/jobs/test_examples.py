@@ -56,6 +56,12 @@ def test_kubernetes_takes_it(run: Path, version: str) -> None:
     assert problems(objects) == []
 
 
+@pytest.mark.parametrize("run", RUNS, ids=lambda path: path.stem)
+def test_it_names_the_cuda_build_where_it_asks_for_a_gpu(run: Path) -> None:
+    _, execution = read_run(run.read_text(), run.name)
+    assert execution.image.endswith("-cuda") == execution.gpu.enabled
+
+
 def test_a_slice_too_small_is_refused_as_its_comment_says() -> None:
     text = (EXAMPLES / "runs" / "mig.yaml").read_text().replace("minMemoryMiB: 8000", "minMemoryMiB: 12000")
     with pytest.raises(FileInvalid, match=r"has at most 10240; use a larger slice"):

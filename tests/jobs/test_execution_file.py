@@ -47,7 +47,12 @@ nodes: 2
 labels: {team: pictures}
 annotations: {example.test/note: "a long, text"}
 env: {DARKROOM_LOG_LEVEL: debug}
+runAsUser: 20001
+runAsGroup: 20002
+fsGroup: null
+hostUsers: false
 """
+IDS = ("runAsUser", "runAsGroup", "fsGroup")
 
 
 def problems(text: str) -> list[str]:
@@ -86,6 +91,10 @@ def test_every_field_is_read() -> None:
         labels={"team": "pictures"},
         annotations={"example.test/note": "a long, text"},
         env={"DARKROOM_LOG_LEVEL": "debug"},
+        run_as_user=20001,
+        run_as_group=20002,
+        fs_group=None,
+        host_users=False,
     )
     untouched = [
         each.name for each in fields(Execution) if getattr(execution, each.name) == getattr(Execution(), each.name)
@@ -103,11 +112,18 @@ def test_defaults_fill_the_rest() -> None:
 
 
 def test_empty_values_of_a_chart_count_as_not_given() -> None:
-    empty = "\n".join(f"{name}:" for name in FIELDS if name not in ("image", "store", "storeSecret"))
+    empty = "\n".join(f"{name}:" for name in FIELDS if name not in ("image", "store", "storeSecret", *IDS))
     assert read_execution(f"{LEAST}{empty}\n", "e.yaml") == read_execution(LEAST, "e.yaml")
     assert read_execution(f'{LEAST}namespace: ""\nqueueName: ""\ntolerations: []\naffinity: {{}}\n', "e.yaml") == (
         read_execution(LEAST, "e.yaml")
     )
+
+
+def test_null_for_an_id_leaves_it_to_the_platform_and_nothing_keeps_ours() -> None:
+    assigned = read_execution(LEAST + "".join(f"{name}: null\n" for name in IDS), "e.yaml")
+    assert (assigned.run_as_user, assigned.run_as_group, assigned.fs_group) == (None, None, None)
+    ours = read_execution(LEAST + "".join(f'{name}: ""\n' for name in IDS), "e.yaml")
+    assert (ours.run_as_user, ours.run_as_group, ours.fs_group) == (10001, 10001, 10001)
 
 
 def test_what_is_required_is_named() -> None:
@@ -187,6 +203,9 @@ qeueName: gpus
         ("env: {DARKROOM_S3_SECRET_KEY: x}", "env.DARKROOM_S3_SECRET_KEY is set by Darkroom"),
         ("env: {MASTER_ADDR: x}", "env.MASTER_ADDR is set by Darkroom"),
         ("namespace: Training", "namespace is 'Training': expected a namespace"),
+        ("runAsUser: 0", "runAsUser is 0: expected a whole number from 10000"),
+        ("fsGroup: 1000", "fsGroup is 1000: expected a whole number from 10000"),
+        ("hostUsers: 1", "hostUsers is 1: expected true or false"),
         ("ttlSeconds: 10", "ttlSeconds is 10: expected a whole number from 300"),
     ],
 )

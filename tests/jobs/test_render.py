@@ -292,6 +292,19 @@ def test_a_claim_takes_the_place_of_the_resource() -> None:
     assert "affinity" not in found
 
 
+def test_ids_that_the_platform_assigns_are_left_out() -> None:
+    own = replace(CLUSTER, run_as_user=20001, run_as_group=20002, fs_group=20003)
+    context = pod(own)["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (20001, 20002, 20003)
+    assigned = replace(CLUSTER, run_as_user=None, run_as_group=None, fs_group=None)
+    assert pod(assigned)["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_a_user_namespace_of_its_own_is_asked_for_only_where_it_is_wanted() -> None:
+    assert "hostUsers" not in pod(CLUSTER)
+    assert pod(replace(CLUSTER, host_users=False))["hostUsers"] is False
+
+
 def test_several_pods_meet_at_the_first() -> None:
     service, job = render_all(SPEC, replace(CLUSTER, nodes=2, namespace="training"))
     name = job_name(SPEC.name)

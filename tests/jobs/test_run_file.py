@@ -202,3 +202,14 @@ def test_what_contradicts_itself_is_refused(change: dict[str, Any], problem: str
 def test_the_comment_at_the_top() -> None:
     assert comment_of("# one  \n#two\n\n# three\na: 1\n") == "# one\n#two\n"
     assert comment_of("a: 1\n") == ""
+
+
+def test_a_field_that_is_new_gives_no_file_another_run_unless_it_says_something() -> None:
+    def run_id(**execution: Any) -> str:
+        return read_run(changed({f"execution.{name}": value for name, value in execution.items()}), "run.yaml")[
+            0
+        ].run_id
+
+    assert run_id() == "r-03de1890dd22"  # as the first release made it
+    assert run_id(runAsUser=10001, hostUsers=True) == run_id()
+    assert len({run_id(), run_id(runAsUser=20001), run_id(hostUsers=False)}) == 3

@@ -1,5 +1,6 @@
 """blip2-tiny and blip2-itm-tiny: the committed folders, loaded as anyone loads them, keep their scores."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def measured() -> dict[str, Any]:
 
 @pytest.mark.parametrize("part", ["shape", "colour", "size", "background"])
 def test_captions_of_unseen_scenes_name_what_is_there(measured: dict[str, Any], part: str) -> None:
-    assert measured["caption"][part] >= 0.93
+    assert measured["caption"][part] >= 0.95  # at most two of 48 wrong
 
 
 def test_a_caption_needs_no_prompt(measured: dict[str, Any]) -> None:
@@ -47,7 +48,7 @@ def test_a_caption_needs_no_prompt(measured: dict[str, Any]) -> None:
     ],
 )
 def test_questions_about_unseen_scenes_are_answered(measured: dict[str, Any], kind: str) -> None:
-    assert measured["answer"][kind] >= 0.93
+    assert measured["answer"][kind] >= 0.95
 
 
 def test_retrieval_finds_the_picture_among_sixteen(measured: dict[str, Any]) -> None:
@@ -57,6 +58,15 @@ def test_retrieval_finds_the_picture_among_sixteen(measured: dict[str, Any]) -> 
 def test_matching_tells_the_true_caption_from_one_wrong_word(measured: dict[str, Any]) -> None:
     assert measured["match"]["true caption"] >= 0.9
     assert measured["match"]["near miss"] >= 0.9
+
+
+def test_committed_scores_meet_the_goals(tiny_models: Path) -> None:
+    found = json.loads((tiny_models / "scores.json").read_text())["blip2-tiny"]
+    assert found["scenes"] >= 400
+    assert set(found["caption"]) == {"shape", "colour", "size", "background"}
+    assert set(found["answer"]) == {"shape", "colour", "size", "background", "is there"}
+    assert min(*found["caption"].values(), *found["answer"].values()) >= 0.95
+    assert min(found["retrieval_top1_of_16"], *found["match"].values()) >= 0.9
 
 
 def _pictures(count: int) -> list:

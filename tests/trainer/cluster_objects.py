@@ -36,10 +36,12 @@ def live_pod(
     conditions: list[dict[str, Any]] | None = None,
     index: int = 0,
     created: int = 1,
+    deleted: bool = False,
 ) -> LivePod:
-    """A pod of the Job whose program is in this state."""
+    """A pod of the Job whose program is in this state. deleted: somebody has asked for its end."""
     labels = {"batch.kubernetes.io/controller-uid": UID, "batch.kubernetes.io/job-completion-index": str(index)}
     about = {"name": name, "uid": f"uid-{name}", "creationTimestamp": at(created), "labels": labels}
+    about |= {"deletionTimestamp": at(created)} if deleted else {}
     statuses = [{"name": names.CONTAINER, "state": state}] if state is not None else []
     container = {"name": names.CONTAINER, "resources": {"limits": {"memory": "16Gi"}}}
     status = {"phase": phase, "containerStatuses": statuses, "conditions": conditions or []}

@@ -1,16 +1,23 @@
 """From pods to attempts."""
 
 from trainer.cluster.attempts import newly_failed, observe
-from trainer.cluster.live import LivePod
+from trainer.cluster.endings import conclusion
+from trainer.cluster.live import LiveJob, LivePod
 from trainer.job_status import Attempt, JobStatus
 
-from tests.trainer.cluster_objects import NOW, condition, ended, live_job, live_pod, running
+from tests.trainer.cluster_objects import NOW, at, condition, ended, live_job, live_pod, running
 
 DISRUPTED = condition("DisruptionTarget", "EvictionByEvictionAPI", "evicting")
 
 
 def seen(status: JobStatus, *pods: LivePod, said: dict[str, str] | None = None) -> JobStatus:
     return observe(status, live_job(), pods, said or {}, NOW)
+
+
+def being_deleted() -> LiveJob:
+    """The Job after a cancel."""
+    raw = live_job().raw
+    return LiveJob.of({**raw, "metadata": {**raw["metadata"], "deletionTimestamp": at(5)}})
 
 
 def only(status: JobStatus) -> Attempt:
@@ -69,6 +76,23 @@ def test_a_disruption_is_not_counted_but_told() -> None:
     attempt = only(seen(JobStatus(), live_pod("a", "Failed", ended(143), [DISRUPTED])))
     assert not attempt.counted
     assert "EvictionByEvictionAPI: evicting" in attempt.error
+
+
+def test_a_pod_that_a_person_deletes_counts_as_it_does_for_kubernetes() -> None:
+    deleted = live_pod("a", "Failed", ended(143), deleted=True)
+    assert only(seen(JobStatus(), deleted)).counted
+    for job in (live_job(suspend=True), being_deleted()):
+        assert not only(observe(JobStatus(), job, [deleted], {}, NOW)).counted
+    resumed_before_it_was_seen = observe(JobStatus(suspended=True), live_job(), [deleted], {}, NOW)
+    assert not only(resumed_before_it_was_seen).counted
+
+
+def test_a_deleted_pod_is_among_the_attempts_that_failed() -> None:
+    pods = [live_pod("a", "Failed", ended(143), deleted=True), live_pod("b", "Failed", ended(1, "crash"), created=7)]
+    failed = live_job(condition("Failed", "BackoffLimitExceeded"), backoffLimit=1)
+    end = conclusion(failed, observe(JobStatus(), failed, pods, {}, NOW), False)
+    assert end is not None
+    assert end.message == "attempt 2 of at most 2 failed: crash (exit code 1)"
 
 
 def test_a_disrupted_pod_that_finished_all_the_same_counts() -> None:

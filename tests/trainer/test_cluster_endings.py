@@ -26,10 +26,16 @@ def test_retries_are_counted_in_words() -> None:
     failed = condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     end = conclusion(live_job(failed, backoffLimit=0), LAST, False)
     assert end is not None
-    assert end.message == ("attempt 1 of at most 1 failed: no store (exit code 75: the object store cannot be reached)")
+    assert end.message == (
+        "attempt 1 of at most 1 failed: no store "
+        "(exit code 75: the object store or the other machines of the run cannot be reached)"
+    )
     none = conclusion(live_job(failed, backoffLimit=0), JobStatus(), False)
     assert none is not None
     assert none.message == "Job has reached the specified backoff limit"
+    alone = conclusion(live_job(failed, backoffLimit=0), JobStatus(pending_reason="no node for its pod"), False)
+    assert alone is not None  # the first pod never ran, and the others gave up waiting for it
+    assert alone.message == "Job has reached the specified backoff limit: no node for its pod"
 
 
 def test_a_deadline_quotes_what_the_run_waited_for() -> None:
@@ -54,4 +60,6 @@ def test_a_job_that_is_gone() -> None:
     deleted = conclusion_of_gone("run-1", LAST, False, False, NOW)
     assert (published.type, cancelled.reason, deleted.reason) == (COMPLETE, CANCELLED, "JobDeleted")
     assert deleted.message.startswith("its Job run-1 was deleted")
-    assert deleted.message.endswith("no store (exit code 75: the object store cannot be reached)")
+    assert deleted.message.endswith(
+        "no store (exit code 75: the object store or the other machines of the run cannot be reached)"
+    )

@@ -57,12 +57,12 @@ def test_adopting_what_is_marked_gives_the_same_order() -> None:
 def test_what_is_created_is_the_order_with_its_marks() -> None:
     (manifest,) = rendered()
     before = json.dumps(manifest)
-    made = to_create(manifest, 0, False)
+    made = to_create(manifest, manifest, 0, False)
     assert json.dumps(manifest) == before
     assert made["spec"] == manifest["spec"]
     assert made["metadata"]["annotations"][DIGEST] == digest(manifest)
     assert RESUMPTIONS not in made["metadata"]["annotations"]
-    resumed = to_create(manifest, 1, True)
+    resumed = to_create(manifest, manifest, 1, True)
     assert resumed["metadata"]["annotations"][RESUMPTIONS] == "1"
     assert job_manifest.environment_of(resumed)["DARKROOM_ACCEPT_INEXACT"] == "true"
     assert "DARKROOM_ACCEPT_INEXACT" not in job_manifest.environment_of(manifest)

@@ -49,6 +49,21 @@ def test_nothing_is_said_while_the_program_works() -> None:
     assert reason(live_job(condition("Complete")), [], (), "before") == ""
 
 
+def test_as_long_as_a_pod_of_several_is_missing_it_is_said_why() -> None:
+    job = live_job(completionMode="Indexed", completions=2)
+    first = live_pod("a", state=running())
+    second = live_pod("b", "Pending", conditions=[UNSCHEDULABLE], index=1)
+    assert reason(job, [first, second], ()) == f"no node for its pod: {SAID}"
+    creating = live_pod("b", "Pending", {"waiting": {"reason": "ContainerCreating", "message": ""}}, index=1)
+    assert asks_events(job, [first, creating]) == "uid-b"
+    assert reason(job, [first], [warning("FailedCreate", "exceeded quota")]) == "FailedCreate: exceeded quota"
+    for other in (live_pod("b", state=running(), index=1), live_pod("b", "Succeeded", ended(0), index=1)):
+        assert reason(job, [first, other], (), "no node") == ""
+        assert asks_events(job, [first, other]) == ""
+    again = live_pod("c", state=running(), index=0)
+    assert reason(job, [live_pod("a", "Failed", ended(1)), again, second], ()) == f"no node for its pod: {SAID}"
+
+
 def test_what_was_known_stands_until_a_pod_says_something_else() -> None:
     assert reason(live_job(), [], (), "no node") == "no node"
     assert reason(live_job(), [waiting("ContainerCreating")], (), "no node") == ""

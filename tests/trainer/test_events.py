@@ -72,9 +72,9 @@ def test_a_damaged_line_is_reported_and_costs_only_itself() -> None:
 
 
 def test_file_names() -> None:
-    assert events.attempt_of("02-00000017.jsonl") == 2
-    assert events.attempt_of("123-00000017.jsonl") == 123
-    assert events.attempt_of("notes.txt") is None
+    assert events.order_of("02-00000017.jsonl") == (2, 17)
+    assert events.order_of("123-00000017.jsonl") == (123, 17) > events.order_of("99-00000018.jsonl")
+    assert events.order_of("notes.txt") == ()
 
 
 def test_the_newest_attempt_wins_from_its_first_step() -> None:

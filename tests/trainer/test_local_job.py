@@ -1,6 +1,7 @@
 """Runs as processes of this machine: retries by exit code, cancel, and what outlives the service."""
 
 import asyncio
+import json
 import os
 import signal
 from dataclasses import replace
@@ -56,11 +57,30 @@ async def test_retries_end(config: TrainerConfig, photo: bytes) -> None:
 
 
 async def test_a_program_that_cannot_start_says_so(config: TrainerConfig, photo: bytes) -> None:
-    async with serving(replace(config, run_command="no-such-program --at-all", backoff_limit=0)) as client:
+    async with serving(
+        replace(config, local=replace(config.local, run_command="no-such-program --at-all"), backoff_limit=0)
+    ) as client:
         run = await client.training.CreateRun(order(await filled(client, photo), "steps 1"))
         done = (await watched(client, run.name))[-1].run
     assert (done.state, done.exit_code) == (pb.RUN_STATE_FAILED, 127)
     assert "no-such-program" in done.error
+
+
+async def test_a_manifest_in_the_bucket_does_not_choose_what_runs_here(
+    client: Client, session: str, store: ObjectStore, tmp_path: Path
+) -> None:
+    run = await client.training.CreateRun(order(session, "exit 65"))
+    await watched(client, run.name)
+    job = json.loads(store.get(f"{run.name}/job.json"))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["command"] = ["touch", str(tmp_path / "harm")]
+    container["env"].append({"name": "PYTHONPATH", "value": str(tmp_path)})
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
+    store.put(f"{run.name}/job.json", json.dumps(job).encode())
+    await client.training.ResumeRun(pb.ResumeRunRequest(name=run.name))
+    done = (await watched(client, run.name))[-1].run
+    assert (done.state, done.exit_code, done.num_attempts) == (pb.RUN_STATE_FAILED, 65, 2)
+    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize("behaviour", ["hold", "stubborn"])

@@ -13,7 +13,7 @@ STEP = ProgressRecord(
     step=1,
     num_steps=9,
     loss=0.5,
-    smoothed_loss=0.5,
+    smoothed_loss=0.75,
     learning_rate=2e-6,
     images_per_second=4.0,
     eta_seconds=60.0,
@@ -40,6 +40,8 @@ def test_steps_are_counted_and_the_newest_sets_the_gauges() -> None:
     assert value("step_seconds_bucket", stage="unet", le="0.2") == 1
     assert value("step_seconds_bucket", stage="unet", le="0.5") == 2
     assert value("data_wait_seconds_total", stage="unet") == 0.1
+    assert value("loss", session="robot") == 0.5
+    assert value("smoothed_loss", session="robot") == 0.75
     assert value("learning_rate", session="robot") == 2e-6
     assert value("text_encoder_learning_rate", session="robot") == 1e-6
     assert value("model_flops_utilization", session="robot") == 0.25

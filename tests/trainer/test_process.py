@@ -81,7 +81,9 @@ def toy(tilt: int) -> bytes:
 
 
 async def test_the_real_program_trains_and_publishes(config: TrainerConfig, store: ObjectStore, tmp_path: Path) -> None:
-    async with serving(replace(config, run_command="python -m dreambooth", grace_seconds=30)) as client:
+    async with serving(
+        replace(config, local=replace(config.local, run_command="python -m dreambooth"), grace_seconds=30)
+    ) as client:
         wanted = session_pb.Session(base_model="sd15-tiny")
         made = await client.sessions.CreateSession(session_pb.CreateSessionRequest(session_id="toy", session=wanted))
         for number in (1, 2):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture
 def real(config: TrainerConfig) -> TrainerConfig:
     """The trainer as it is by default."""
-    return replace(config, run_command="python -m dreambooth", grace_seconds=60)
+    return replace(config, local=replace(config.local, run_command="python -m dreambooth"), grace_seconds=60)
 
 
 async def created(client: Client, session: str, num_steps: int, **settings: object) -> pb.Run:

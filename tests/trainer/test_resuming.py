@@ -133,7 +133,8 @@ class TestInexact:
         failed = await ended(client, session, "point 2, exit 75", "inexact, point 4, steps 5, publish")
         assert (failed.state, failed.exit_code, failed.inexact) == (pb.RUN_STATE_FAILED, 69, False)
         assert failed.error == (
-            "the images changed (exit code 69: the resume point does not fit what is here now, or the machine is too small)"
+            "the images changed "
+            "(exit code 69: the resume point does not fit what is here now, a record is damaged, or the machine is too small)"
         )
         await resumed(client, failed.name)
         assert (await watched(client, failed.name))[-1].run.exit_code == 69

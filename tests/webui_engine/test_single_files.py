@@ -110,3 +110,10 @@ def test_a_file_without_its_base_model_says_so(client: httpx.Client, put: Any, s
     wide = {**state, name: torch.zeros(320, *state[name].shape[1:])}
     put("wide.safetensors", lambda path: save_file(wide, path))
     refused(draw(client, "wide"), 500, "wide.safetensors", "sd15-tiny", "DARKROOM_MODELS")
+
+
+def test_a_file_that_predicts_v_is_not_drawn_with_a_base_that_predicts_noise(
+    client: httpx.Client, put: Any, state: State
+) -> None:
+    put("velocity.safetensors", lambda path: save_file({**state, "v_pred": torch.zeros(0)}, path))
+    refused(draw(client, "velocity"), 500, "velocity.safetensors", "v_prediction", "sd15-tiny (epsilon)")

@@ -63,6 +63,8 @@ async def test_it_serves_and_drains(a1111: Any, shared_store: ObjectStore, tmp_p
                 r'darkroom_generations_total\{state="SUCCEEDED"\} 1\.0',
                 r"darkroom_generation_seconds_count 1\.0",
                 r"darkroom_backends_alive 1\.0",
+                # There before the first refusal, which is an increase then: it wakes engines that are scaled to zero.
+                r'darkroom_grpc_failures_total\{method="Generate",reason="NO_BACKEND",service="[\w.]+"\} 0\.0',
                 r"process_resident_memory_bytes \d",
             ):
                 assert re.search(line, metrics), line

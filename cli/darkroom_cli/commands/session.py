@@ -26,6 +26,8 @@ app = typer.Typer(no_args_is_help=True, help="Sessions: a named set of photos of
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _CHUNK_BYTES = 256 * 1024
+# A file that is no picture or has no usable name, and one that would share its caption file with another (a.jpg, a.png).
+_FAULTS_OF_THE_PHOTO = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS)
 
 _SESSION_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as in the proto
 
@@ -164,7 +166,7 @@ def upload_photos(clients: Clients, session: str, photos: list[Path]) -> tuple[l
             try:
                 images.append(clients.sessions.UploadImage(upload_parts(session, photo.name, photo.read_bytes())))
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.INVALID_ARGUMENT:
+                if error.code() not in _FAULTS_OF_THE_PHOTO:
                     raise
                 failed.append(one_line(error))
             bar.advance(task)

@@ -12,16 +12,19 @@ Every method that takes a session raises InvalidName, and NotFound if there is n
 import builtins
 import hashlib
 import mimetypes
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from artifacts import names, records
 from artifacts.errors import AlreadyExists, CaptionInvalid, InvalidName, NotFound
 from artifacts.store import ObjectStat, ObjectStore
 
 __all__ = ["InstanceImage", "Session", "Sessions"]
+
+T = TypeVar("T")
 
 ROOT = "sessions/"
 MAX_CAPTION_BYTES = 64 * 1024
@@ -159,14 +162,13 @@ class Sessions:
         with self._pool() as pool:
             return [found for found in pool.map(image, wanted) if found]
 
+    def image_size(self, session: str, filename: str) -> int:
+        """Bytes of one photo, without reading them. Raises NotFound."""
+        return self._one_image(session, filename, self.store.stat).size_bytes
+
     def read_image(self, session: str, filename: str) -> bytes:
         """The bytes of one photo. Raises NotFound."""
-        names.file_name(filename)
-        try:
-            return self.store.get(_image_key(session, filename))
-        except NotFound:
-            self._require(session)
-            raise NotFound("instance image", filename, f"session {session!r}") from None
+        return self._one_image(session, filename, self.store.get)
 
     def delete_image(self, session: str, filename: str) -> None:
         """Remove a photo and its caption. Raises NotFound."""
@@ -217,6 +219,15 @@ class Sessions:
         if not self.store.exists(_image_key(session, filename)):
             self._require(session)
             raise NotFound("instance image", filename, f"session {session!r}")
+
+    def _one_image(self, session: str, filename: str, request: Callable[[str], T]) -> T:
+        """The answer of one request about a photo's key. Raises NotFound naming what is not there, session or photo."""
+        names.file_name(filename)
+        try:
+            return request(_image_key(session, filename))
+        except NotFound:
+            self._require(session)
+            raise NotFound("instance image", filename, f"session {session!r}") from None
 
     def _refuse_twin(self, session: str, filename: str) -> None:
         prefix = _images_prefix(session)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,12 +80,18 @@ class Server:
         self._endpoint = endpoint.EndpointFile(config.endpoint_file)
         self._server: grpc.aio.Server | None = None
         self._metrics_server: MetricsPort | None = None
-        self._announce_methods()
+        for service, method in self._methods():
+            self._metrics.announce(service, method)
 
     @property
     def target(self) -> str:
         """Where a client on this machine reaches the server."""
         return endpoint.to_dial(self.config.host, self.port)
+
+    def announce_failure(self, reason: str) -> None:
+        """Show this reason of failures with zero for every method: a series that begins with its first failure never increased."""
+        for service, method in self._methods():
+            self._metrics.failures.labels(service, method, reason)
 
     async def start(self) -> None:
         """Open both ports, with every service NOT_SERVING. Raises StartError."""
@@ -169,7 +175,8 @@ class Server:
         overall = all(self._serving.values())
         await self._health.set(health.OVERALL_HEALTH, statuses.SERVING if overall else statuses.NOT_SERVING)
 
-    def _announce_methods(self) -> None:
+    def _methods(self) -> Iterator[tuple[str, str]]:
+        """Service and name of every method."""
         pool = descriptor_pool.Default()
         for service in self._serving:
             try:
@@ -178,8 +185,7 @@ class Server:
                 raise ValueError(
                     f"no service {service!r} among the imported protos; give the full name and import its _pb2 module"
                 ) from None
-            for method in methods:
-                self._metrics.announce(service, method.name)
+            yield from ((service, method.name) for method in methods)
 
     def _options(self) -> list[tuple[str, int]]:
         return [

@@ -68,7 +68,9 @@ class Execution:
     store, store_secret: None on one machine, whose programs have the credentials of the service. command: as a list.
     tmp_size, shm_size: limits of /tmp (disk) and /dev/shm (memory). grace_seconds: from SIGTERM to SIGKILL. deadline_seconds:
     longest life of the Job, 0 for any; ttl_seconds: how long it stays after its end. nodes: pods that
-    train one run together. env: variables of the program beside ours.
+    train one run together. env: variables of the program beside ours. run_as_user, run_as_group, fs_group: ids of the
+    processes and of the volumes' group, None to write none, for platforms that assign them. host_users: False for a user
+    namespace of the pod's own.
     """
 
     image: str = "localhost/darkroom-dreambooth:0.1.0"
@@ -98,6 +100,10 @@ class Execution:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    run_as_user: int | None = 10001
+    run_as_group: int | None = 10001
+    fs_group: int | None = 10001
+    host_users: bool = True
 
     @property
     def num_processes(self) -> int:

@@ -38,6 +38,10 @@ FIELDS: Final = (
     "labels",
     "annotations",
     "env",
+    "runAsUser",
+    "runAsGroup",
+    "fsGroup",
+    "hostUsers",
 )
 GPU: Final = (
     "enabled",
@@ -49,6 +53,11 @@ GPU: Final = (
     "allowShared",
     "resourceClaimTemplateName",
 )
+_IDS: Final = (10_000, 2**31 - 1)  # the lower ones may be those of a host's users
+NODES: Final = (1, 64)
+"""Least and most pods that train together."""
+GPUS: Final = (1, 16)
+"""Least and most GPUs of a pod."""
 STORE: Final = ("endpoint", "bucket", "region")
 STORE_SECRET: Final = ("name", "accessKey", "secretKey")
 RESOURCES: Final = ("cpu", "memory")
@@ -116,10 +125,14 @@ def _read(fields: Fields) -> Execution:
         topology_spread_constraints=fields.objects("topologySpreadConstraints", _SPREAD),
         queue_name=_name(fields, "queueName"),
         queue_priority_class=_name(fields, "queuePriorityClass"),
-        nodes=fields.integer("nodes", default.nodes, 1, 64),
+        nodes=fields.integer("nodes", default.nodes, *NODES),
         labels=fields.pairs("labels", _LABEL_NAME, _LABEL_VALUE, "a label and its value, at most 63 characters each"),
         annotations=fields.pairs("annotations", _LABEL_NAME, r"[\s\S]*", "the name of an annotation and a text"),
         env=fields.pairs("env", r"[A-Za-z_][A-Za-z0-9_]*", r"[\s\S]*", "the name of a variable and its text"),
+        run_as_user=fields.integer_or_null("runAsUser", default.run_as_user, *_IDS),
+        run_as_group=fields.integer_or_null("runAsGroup", default.run_as_group, *_IDS),
+        fs_group=fields.integer_or_null("fsGroup", default.fs_group, *_IDS),
+        host_users=fields.flag("hostUsers", default.host_users),
     )
 
 
@@ -156,7 +169,7 @@ def _store_secret(fields: Fields) -> StoreSecret:
 def _gpu(fields: Fields) -> Gpu:
     return Gpu(
         enabled=fields.flag("enabled"),
-        count=fields.integer("count", Gpu.count, 1, 16),
+        count=fields.integer("count", Gpu.count, *GPUS),
         resource_name=fields.text(
             "resourceName",
             Gpu.resource_name,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jobs.names import CONTAINER
 
-# 64 to 69 the input is wrong, 78 another writer owns the run; trying again would not help.
+# 64 to 69 the input is wrong, 78 another process carries out the run; trying again would not help.
 FATAL_EXIT_CODES: Final = (64, 65, 66, 67, 68, 69, 78)
 # Says only that another pod has ended, whose own exit counts.
 PARTNER_LOST: Final = 76

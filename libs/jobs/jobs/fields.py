@@ -1,7 +1,7 @@
 """Typed values out of a mapping of a YAML document, every mistake noted; `execution_file` and `recipe_file` read with it.
 
 After a mistake the default stands in, so that the reading goes on and finds the others. A field that is null or "" counts
-as not given, as values of a chart have it.
+as not given, as values of a chart have it, but for the few whose null says something (`integer_or_null`).
 """
 
 import difflib
@@ -93,6 +93,13 @@ class Fields:
             self._wrong(name, value, f"a whole number from {least} to {most}")
             return default
         return value
+
+    def integer_or_null(self, name: str, default: int | None, least: int, most: int) -> int | None:
+        """A whole number within the limits, or None where null is written; the default only where the field is left out or ""."""
+        if name in self._values and self._values[name] is None:
+            return None
+        value = self.integer(name, least, least, most)
+        return value if self.has(name) else default
 
     def number(self, name: str, default: float, least: float, most: float, above: bool = False) -> float:
         """A finite number within the limits. above: `least` itself is too little."""

@@ -1,7 +1,7 @@
 """The one renderer of runs: from a run and its execution to the objects of Kubernetes. Pure.
 
-The Job is written to job.json and is what every backend executes; `manifest` reads the run back, so that the Job is the
-whole record of what was asked for. Fields as Kubernetes 1.33 and later have them; docs/training-jobs.md explains each.
+The Job is written to job.json, which one machine executes, and from which a cluster's Job is rendered anew; `manifest` reads
+the run back, so that the Job is the whole record of what was asked for. Fields as Kubernetes 1.33 and later have them; docs/training-jobs.md explains each.
 """
 
 import json
@@ -18,7 +18,6 @@ from jobs.run_spec import UNDATED, RunSpec
 STORE_FOLDER: Final = "/etc/darkroom/store"
 _MASTER_PORT: Final = 29500
 _LAST_RECORDS_SECONDS: Final = 10
-_USER: Final = 10001
 
 
 def render(spec: RunSpec, execution: Execution) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def _pod(spec: RunSpec, execution: Execution) -> dict[str, Any]:
             {"key": secret.access_key, "path": "access-key"},
             {"key": secret.secret_key, "path": "secret-key"},
         ]
-        # Read by its group, which is fsGroup, and by nobody else.
+        # Read by its group, which is fsGroup or the one that the platform assigns, and by nobody else.
         volumes.append({"name": "store", "secret": {"secretName": secret.name, "defaultMode": 0o440, "items": items}})
     return {
         "restartPolicy": "Never",
@@ -119,12 +118,13 @@ def _pod(spec: RunSpec, execution: Execution) -> dict[str, Any]:
         **_some("subdomain", names.job_name(spec.name) if execution.nodes > 1 else ""),
         **_some("imagePullSecrets", [{"name": name} for name in execution.image_pull_secrets]),
         **placement.placement(execution),
+        **({} if execution.host_users else {"hostUsers": False}),
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
+            **_some("runAsUser", execution.run_as_user),
+            **_some("runAsGroup", execution.run_as_group),
+            **_some("fsGroup", execution.fs_group),
+            **_some("fsGroupChangePolicy", "OnRootMismatch" if execution.fs_group else ""),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(spec, execution)],

@@ -12,7 +12,7 @@ moment. What only the bucket knows (the session's images, the base model) the tr
 import hashlib
 import json
 from dataclasses import asdict, replace
-from typing import Final
+from typing import Any, Final
 
 from artifacts import names as store_names
 from artifacts.errors import InvalidName
@@ -30,6 +30,8 @@ FIELDS: Final = ("session", "runId", "baseModel", "checkpoint", "preset", "recip
 _NAMESPACE: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _RUN_ID: Final = r"[a-z0-9][a-z0-9-]{0,39}"
 _RUN_ID_RULE: Final = "1 to 40 lower-case letters, digits and hyphens, starting with a letter or digit"
+# Fields of an execution that came after the first release.
+_LATER_FIELDS: Final = ("run_as_user", "run_as_group", "fs_group", "host_users")
 _BASE_MODEL: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 
@@ -84,7 +86,7 @@ def _spec(about: Fields, fields: Fields, execution: Execution, problems: list[tu
     if len(problems) == known:
         _check(recipe, execution, recipe_fields)
     source = f"models/{base_model}"
-    content = {"recipe": recipes.to_json(recipe, source, _checkpoint(fields)), "execution": asdict(execution)}
+    content = {"recipe": recipes.to_json(recipe, source, _checkpoint(fields)), "execution": _content(execution)}
     digest = hashlib.sha256(json.dumps([session, content], sort_keys=True).encode()).hexdigest()
     run_id = _run_id(about, fields) or f"r-{digest[:12]}"
     return RunSpec(
@@ -126,6 +128,18 @@ def _run_id(about: Fields, fields: Fields) -> str:
     if given and name and given != name:
         fields.problem("runId", f"is {given!r}, but metadata.name is {name!r}: both are the run's id, keep one")
     return given or name
+
+
+def _content(execution: Execution) -> dict[str, Any]:
+    """What of the execution tells runs apart. A field that Darkroom has got since tells nothing where it has its default:
+    the same file stays the same run after an upgrade.
+    """
+    default = Execution()
+    return {
+        name: value
+        for name, value in asdict(execution).items()
+        if name not in _LATER_FIELDS or value != getattr(default, name)
+    }
 
 
 def _checkpoint(fields: Fields) -> str:

@@ -160,7 +160,12 @@ class GenerationModel:
 
 
 def resolve_device(device: str) -> str:
-    """The torch device to use; "auto" takes a GPU if there is one."""
+    """The torch device to use; "auto" takes a GPU if there is one. Raises ValueError if cuda is asked for and not there."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"DARKROOM_DEVICE is {device!r}, but torch finds no CUDA device; give the process one and the CUDA build of torch "
+            "(images with -cuda behind their tag), or set it to 'cpu' or 'auto'"
+        )
     if device == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     return device

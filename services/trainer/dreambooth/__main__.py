@@ -14,7 +14,7 @@ from artifacts.store import ObjectStore
 from chassis import config as settings
 from chassis import logs, settings_table
 
-from dreambooth import exits, inputs, launcher, ownership, recipe, workers
+from dreambooth import exits, full_disk, inputs, launcher, ownership, recipe, workers
 from dreambooth.config import ProgramConfig
 from dreambooth.curves import Curves
 from dreambooth.errors import PartnerLost, RecipeInvalid, Stopped
@@ -77,7 +77,7 @@ def _carry_out(config: ProgramConfig, place: Place | None, scratch: Path, stop: 
             return _write(config, store, place, lease, scratch, stop)
     except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
         code = exits.code(error)
-        _log.error("%s", error, exc_info=error if code == exits.UNKNOWN else None)
+        _log.error("%s", _words(error, code, scratch), exc_info=error if code == exits.UNKNOWN else None)
         return code
 
 
@@ -111,7 +111,7 @@ def _write(
     except Exception as error:  # noqa: BLE001 - every end of this program is an exit code and a reason
         code = exits.code(error)
         patience_seconds = _CLOSE_SECONDS_STOPPED if code == exits.STOPPED else _CLOSE_SECONDS
-        _explain(records, error, code)
+        _explain(records, error, code, _words(error, code, scratch))
     try:
         records.close(patience_seconds)
     except ArtifactError as error:
@@ -146,7 +146,7 @@ def _train(
 
     stop.check()
     try:
-        everyone = world.join(place)
+        everyone = world.join(place, stop)
         everything = Order(
             run=config.run,
             recipe=order,
@@ -165,9 +165,15 @@ def _train(
         raise
 
 
-def _explain(records: Records, error: Exception, code: int) -> None:
+def _words(error: Exception, code: int, scratch: Path) -> str:
+    """What a person is told about the end."""
+    if code == exits.UNKNOWN:
+        return f"internal error: {type(error).__name__}: {error}"
+    return full_disk.advice(scratch, error) if full_disk.is_full_disk(error) else str(error)
+
+
+def _explain(records: Records, error: Exception, code: int, text: str) -> None:
     """Tell the person; the traceback of a mistake of ours goes to the log."""
-    text = str(error) if code != exits.UNKNOWN else f"internal error: {type(error).__name__}: {error}"
     if code == exits.UNKNOWN:
         _log.error("internal error", exc_info=error)
     try:

@@ -15,6 +15,8 @@ from artifacts.store import ObjectStore
 from PIL import Image
 
 _CURVES = ("loss", "smoothed_loss", "learning_rate", "images_per_second", "eta_seconds")
+# Not in what an older program recorded in an earlier attempt of the run.
+_NEWER_CURVES = ("text_encoder_learning_rate", "step_seconds", "data_wait_seconds", "model_flops_utilization")
 
 
 class Curves:
@@ -26,13 +28,13 @@ class Curves:
         self._uploaded_bytes: dict[Path, int] = {}
 
     def add(self, records: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> None:
-        """Append the progress and the samples among these records. pictures: PNG of every sample by its key."""
+        """Append the progress and the samples among these records. pictures: PNG of samples by key; one without is left out."""
         for record in records:
             if record["kind"] == "progress":
-                for name in _CURVES:
+                for name in (*_CURVES, *(newer for newer in _NEWER_CURVES if newer in record)):
                     tag = f"{record['stage']}/{name}"
                     self._writer(self._folder).add_scalar(tag, record[name], record["step"])
-            elif record["kind"] == "sample":
+            elif record["kind"] == "sample" and record["object"] in pictures:
                 pixels = np.asarray(Image.open(io.BytesIO(pictures[record["object"]])))
                 words = "_".join(re.findall(r"\w+", record["prompt"]))
                 self._writer(self._folder / "samples").add_image(

@@ -9,10 +9,11 @@ RunFailed
     SessionUnusable     the session does not exist or is empty
     ResumePointUnusable something has changed since the run's resume point was written
     MemoryTooSmall      the device cannot hold this training
-  NotOurs             another run owns what this one was to write
+  NotOurs             another run has the checkpoint's id, or another process this run
     WriterAlive         another process is carrying out this run
     LeaseLost           another process has taken this run over
   PartnerLost         one of the processes that train together is gone
+  PartnersAbsent      some of them never came
   Stopped             SIGTERM arrived
     PartnerStopped      it arrived at another one of the processes that train together
 """
@@ -63,7 +64,7 @@ class MemoryTooSmall(InputWrong):
 
 
 class NotOurs(RunFailed):
-    """The checkpoint id belongs to another run, or this run to another process."""
+    """The checkpoint id belongs to another run; the two below: this run to another process."""
 
 
 class WriterAlive(NotOurs):
@@ -76,6 +77,10 @@ class LeaseLost(NotOurs):
 
 class PartnerLost(RunFailed):
     """Of several processes that train together another one has ended: so does this one, and the run starts again."""
+
+
+class PartnersAbsent(RunFailed):
+    """Processes of other machines did not come in time. No end of theirs counts, so this one's has to."""
 
 
 class Stopped(RunFailed):

@@ -1,12 +1,13 @@
 """Exit codes, the program's only answer to who started it. They are normative: docs/exit-codes.md.
 
-0    finished, or already finished               75   the object store is away: retry
-64   environment or recipe                       76   another process of this run has ended,
-65   images, captions, resolution, divergence         or was asked to: retry
+0    finished, or already finished               75   the object store is away, or the other
+64   environment, recipe, or an id that is taken      machines never came: retry, counted
+65   images, captions, resolution, divergence    76   another process of this run has ended,
+                                                      or was asked to: retry
 66   base model missing, incomplete or unknown   77   out of memory: retry, counted
-67   session missing or without images           78   another run owns the checkpoint,
-                                                      or another process this run
-69   the resume point does not fit what is here now, or the machine is too small
+67   session missing or without images           78   another process carries out this run
+69   the resume point does not fit what is here now, a record is damaged, or the machine is too small: its memory,
+     or its disk is full
 68   the bucket does not exist, or the store refuses the credentials or the request
 143  stopped by SIGTERM
 1    anything else, a mistake of this program: retry, counted
@@ -21,10 +22,12 @@ from artifacts import errors as artifacts_errors
 from chassis.config import ConfigError
 
 from dreambooth import errors
+from dreambooth.full_disk import is_full_disk
 
 FINISHED: Final = 0
 UNKNOWN: Final = 1
-STORE_AWAY: Final = 75
+UNREACHABLE: Final = 75
+FULL_DISK: Final = 69
 PARTNER_LOST: Final = 76
 OUT_OF_MEMORY: Final = 77
 STOPPED: Final = 143
@@ -40,13 +43,16 @@ _CODES: Final[dict[type[BaseException], int]] = {
     errors.SessionUnusable: 67,
     errors.ResumePointUnusable: 69,
     errors.MemoryTooSmall: 69,
+    artifacts_errors.ManifestInvalid: 69,  # a damaged record, or one of a newer version
     artifacts_errors.NotFound: 68,
     artifacts_errors.AccessDenied: 68,
     artifacts_errors.StoreRejected: 68,
-    artifacts_errors.StoreUnavailable: STORE_AWAY,
+    artifacts_errors.StoreUnavailable: UNREACHABLE,
     MemoryError: OUT_OF_MEMORY,
-    artifacts_errors.ManifestInvalid: 78,
-    errors.NotOurs: 78,
+    errors.NotOurs: 64,  # the checkpoint id of the order is taken; nobody else is at work
+    errors.WriterAlive: 78,
+    errors.LeaseLost: 78,
+    errors.PartnersAbsent: UNREACHABLE,
     errors.PartnerLost: PARTNER_LOST,
     errors.Stopped: STOPPED,
     errors.PartnerStopped: PARTNER_LOST,
@@ -58,6 +64,8 @@ def code(error: BaseException) -> int:
     for kind in type(error).__mro__:
         if kind in _CODES:
             return _CODES[kind]
+    if is_full_disk(error):
+        return FULL_DISK
     return OUT_OF_MEMORY if _is_out_of_memory(error) else UNKNOWN
 
 

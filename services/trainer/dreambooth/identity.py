@@ -18,7 +18,19 @@ from dreambooth.inputs import Inputs
 from dreambooth.recipe import Recipe
 from dreambooth.world import World
 
-_LIBRARIES: Final = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow", "bitsandbytes", "prodigyopt")
+_LIBRARY: Final = "library "
+_LIBRARIES: Final = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "numpy",
+    "pillow",
+    "bitsandbytes",
+    "prodigyopt",
+)
 # Fields of the recipe that no trained number depends on.
 _FREE: Final = (
     "sample_prompts",
@@ -35,7 +47,7 @@ def of(
 ) -> dict[str, Any]:
     """A flat JSON object in two parts, "fixed" and "machine".."""
     images = next(iter(inputs.images.values()))
-    fixed: dict[str, str] = {f"library {name}": version(name) for name in _LIBRARIES}
+    fixed: dict[str, str] = {f"{_LIBRARY}{name}": version(name) for name in _LIBRARIES}
     fixed |= {f"image {image.filename}": image.sha256 for image in images}
     fixed |= {f"prompt of {image.filename}": image.prompt for image in images}
     fixed |= {f"class image {image.filename}": image.sha256 for made in class_images.values() for image in made}
@@ -58,13 +70,14 @@ def require_equal(mine: Mapping[str, Any], world: World) -> None:
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """One sentence for each thing that changed."""
+    """One sentence for each thing that changed. A library that `before` does not name is none: older programs compared fewer."""
     found = []
     for name in sorted({*before, *now}):
         if name not in now:
             found.append(f"{name} is gone")
         elif name not in before:
-            found.append(f"{name} is new")
+            if not name.startswith(_LIBRARY):
+                found.append(f"{name} is new")
         elif before[name] != now[name]:
             found.append(f"{name} was {_short(before[name])}, is {_short(now[name])}")
     return found

@@ -65,7 +65,7 @@ def train(
         seconds = time.monotonic() - began
         shown = material.source.filenames(step)
         facts = StepFacts(stage.name, step, stage.num_steps, rates, shown, seconds, outcome.wait_seconds)
-        losses.add(facts, outcome.loss, outcome.of_each)
+        losses.add(facts, outcome.loss, outcome.of_each, state.optimizer.gradient_norm)
         after_step(step)
     losses.finish()
 

@@ -16,9 +16,14 @@ _EPSILON = 1e-8
 
 
 class Optimizer:
-    """Updates the weights of one stage, one parameter group for each module in the order given."""
+    """Updates the weights of one stage, one parameter group for each module in the order given.
+
+    gradient_norm: of the last update's gradients before they were clipped, a scalar on the device. None where they are not
+    clipped, and in fp16, whose scaler leaves out an update that is not finite.
+    """
 
     def __init__(self, recipe: Recipe, groups: Mapping[str, Sequence[nn.Parameter]], device: torch.device) -> None:
+        self.gradient_norm: torch.Tensor | None = None
         self._max_norm = recipe.max_gradient_norm
         self._groups = {name: list(parameters) for name, parameters in groups.items()}
         listed = [{"params": parameters} for parameters in self._groups.values()]
@@ -43,7 +48,8 @@ class Optimizer:
             self._scaler.unscale_(self._inner)
         if self._max_norm:
             trained = [p for name in rates for p in self._groups[name]]
-            nn.utils.clip_grad_norm_(trained, self._max_norm, foreach=True)
+            norm = nn.utils.clip_grad_norm_(trained, self._max_norm, foreach=True)
+            self.gradient_norm = norm if self._scaler is None else None
         for group, name in zip(self._inner.param_groups, self._groups, strict=True):
             group["lr"] = rates.get(name, 0.0)
         applied = self._step()

@@ -74,7 +74,8 @@ def announce(intended: Plan, order: Order, parts: Parts) -> None:
     for sentence in intended.sentences:
         order.message(sentence)
     if intended.is_tight:
-        order.message("the memory may not be enough: lower the batch size or the resolution", "warning")
+        advice = _cheaper(case.of(order, parts), intended.available_bytes)
+        order.message(f"the memory may not be enough: {advice}; a lower resolution needs less too", "warning")
     if order.world.writes:
         _warn_about_disk(order, parts)
     shown = [image.prompt for image in next(iter(order.inputs.images.values()))]
@@ -100,12 +101,16 @@ def _refuse(order: Order, training: Case, predicted: Prediction, available_bytes
         return
     if not is_too_small:
         raise MemoryTooSmall("another process of this run has too little memory; its log says what would fit")
-    found = cheaper.find(training, available_bytes)
-    advice = f"{found.changes} needs about {_mib(found.num_bytes)}" if found else "no setting of the recipe would fit"
     raise MemoryTooSmall(
         f"this training needs about {_mib(predicted.num_bytes)} ({predicted.moment}), and {_mib(available_bytes)} are "
-        f"there on {training.parts.device.type}: {advice}; a lower resolution needs less too"
+        f"there on {training.parts.device.type}: {_cheaper(training, available_bytes)}; a lower resolution needs less too"
     )
+
+
+def _cheaper(training: Case, available_bytes: int) -> str:
+    """The setting to choose instead."""
+    found = cheaper.find(training, available_bytes)
+    return f"{found.changes} needs about {_mib(found.num_bytes)}" if found else "no setting of the recipe would fit"
 
 
 def _what(order: Order, parts: Parts) -> str:

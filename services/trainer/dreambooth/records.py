@@ -1,6 +1,6 @@
 """The run's records: JSON lines in the bucket, written by a thread so that training never waits for the store.
 
-    <run>/events/<attempt>-<number>.jsonl    a second's worth of lines; attempt 2 digits, number 8, both from 1
+    <run>/events/<attempt>-<number>.jsonl    a second's worth of lines; attempt 2 digits or more, number 8, both from 1
     <run>/samples/..., <run>/tensorboard/...
 
 An attempt is one start of the program; its number is one more than the highest found. While the store is away lines are
@@ -37,8 +37,7 @@ class Records:
         self._store = store
         self._run_folder = run_folder
         self._events = f"{run_folder}events/"
-        last_key = max((found.key for found in store.list(self._events)), default="")
-        self.attempt = _attempt_of(last_key[len(self._events) :]) + 1
+        self.attempt = max((attempt for attempt, _ in history.files(store, self._events)), default=0) + 1
         self._tensorboard = tensorboard
         self._curves_written = time.monotonic()
         self._number = 0
@@ -75,8 +74,7 @@ class Records:
         prefix = f"{self._run_folder}tensorboard/"
         old = [found.key for found in self._store.list(prefix)]
         lines = history.until(self._store, self._events, position)
-        pictures = {line["object"]: self._store.get(line["object"]) for line in lines if line["kind"] == "sample"}
-        self._tensorboard.add(lines, pictures)
+        self._tensorboard.add(lines, history.pictures(self._store, lines))
         self._tensorboard.upload(self._store, prefix)
         self._store.delete_many(old)
 
@@ -163,8 +161,3 @@ class Records:
         if self._tensorboard is not None and due:
             self._tensorboard.upload(self._store, f"{self._run_folder}tensorboard/")
             self._curves_written = time.monotonic()
-
-
-def _attempt_of(name: str) -> int:
-    digits = name.split("-", 1)[0]
-    return int(digits) if digits.isdecimal() else 0

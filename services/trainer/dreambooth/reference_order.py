@@ -1,4 +1,4 @@
-"""Random numbers in the order of diffusers' `train_dreambooth.py` 0.42, for a comparison number by number.
+"""Random numbers in the order of diffusers' `train_dreambooth.py` of the tag v0.40.0, for a comparison number by number.
 
 The script draws everything from one stream, so the order of the draws is what has to be equal:
 - at the start of an epoch two whole numbers (a base seed for workers that do not exist, and the seed of the order), then

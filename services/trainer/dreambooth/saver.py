@@ -4,7 +4,6 @@ Only the copy makes the training thread wait. At most one point waits behind the
 place. While the store is away the newest is tried again and again, and training does not notice. `training` calls this.
 """
 
-import errno
 import shutil
 import tempfile
 import threading
@@ -16,11 +15,11 @@ from typing import Any
 
 from artifacts.errors import DigestMismatch, StoreUnavailable
 
+from dreambooth.full_disk import is_full_disk
 from dreambooth.resume_point import Position, ResumePoint
 from dreambooth.resume_points import ResumePoints
 
 _RETRY_SECONDS = 1.0
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Saver:
         try:
             folder = self._stage(position, stage)
         except Exception as error:
-            if not _is_full_disk(error):
+            if not is_full_disk(error):
                 raise
             self._warn(f"no resume point at {position}: the disk of {self._scratch} is full; {self._still()}")
             return False
@@ -175,15 +174,6 @@ class Saver:
 
     def _warn(self, text: str) -> None:
         self._report(text, "warning")
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Libraries wrap the system's error, some in their own text."""
-    while error:
-        if (isinstance(error, OSError) and error.errno in _FULL_DISK) or "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _discard(staged: _Staged) -> None:

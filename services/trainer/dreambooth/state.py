@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from dreambooth import stages
 from dreambooth.ema import Averages
-from dreambooth.errors import ResumePointUnusable
+from dreambooth.errors import Diverged, ResumePointUnusable
 from dreambooth.optimizer import Optimizer
 from dreambooth.parts import Parts
 from dreambooth.recipe import Recipe
@@ -55,8 +55,17 @@ class StageState:
         self.averages.forget(module)
 
     def save(self, folder: Path) -> None:
-        """Write the files of a resume point. The numbers are copied: training may go on afterwards."""
-        save_file(_contiguous(self._weights(self.modules)), folder / WEIGHTS)
+        """Write the files of a resume point. The numbers are copied: training may go on afterwards.
+
+        Raises Diverged, with nothing written, for weights that are not finite: no run could go on from them.
+        """
+        weights = self._weights(self.modules)
+        if broken := _not_finite(weights):
+            raise Diverged(
+                f"after {self.stage.name} step {self.step} {len(broken)} of {len(weights)} weights are not finite, "
+                f"the first is {broken[0]}; try a lower learning rate, and max_gradient_norm 1 if it is 0"
+            )
+        save_file(_contiguous(weights), folder / WEIGHTS)
         _save(self.optimizer.state_dict(), folder / OPTIMIZER)
         if averages := self.averages.tensors():
             save_file(_contiguous(averages), folder / AVERAGES)
@@ -92,6 +101,13 @@ class StageState:
             for module in modules
             for name, parameter in stages.trainable(self._parts, module)
         }
+
+
+def _not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold a number that is not finite. One pass, no copies, and the device is waited for once."""
+    ends = torch.stack([end for tensor in tensors.values() for end in torch.aminmax(tensor)])  # NaN is both ends
+    finite = torch.isfinite(ends).view(-1, 2).all(dim=1).tolist()
+    return [name for name, good in zip(tensors, finite, strict=True) if not good]
 
 
 def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dreambooth.errors import PartnersAbsent
 from dreambooth.exits import StopSignal
 
 LAUNCHER: Final = "DARKROOM_LAUNCHER"
 FOLDER: Final = "DARKROOM_WORKER_FOLDER"
 _PR_SET_PDEATHSIG: Final = 1
+MEETING_SECONDS: Final = 1800.0
+"""How long processes of one machine wait for those of the others, before they have met. docs/training-jobs.md states it."""
 _LOOK_SECONDS: Final = 0.2
 _ASK_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 2.0
@@ -75,13 +78,15 @@ def end_with_launcher() -> None:
     threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
 
 
-def wait_for_writer(place: Place, stop: StopSignal, is_finished: Callable[[], bool]) -> bool:
+def wait_for_writer(
+    place: Place, stop: StopSignal, is_finished: Callable[[], bool], limit_seconds: float = MEETING_SECONDS
+) -> bool:
     """Wait until the process that writes wants the others. False if the run is finished and will never want them.
 
-    On one machine the launcher ends those who wait in vain. On another machine than the writer's, is_finished is asked from
-    time to time, and SIGTERM ends the wait: raises Stopped.
+    On one machine the launcher ends those who wait in vain. With several, is_finished is asked from time to time, SIGTERM ends
+    the wait (raises Stopped), and so does the limit: raises PartnersAbsent.
     """
-    asked = 0.0
+    asked, begun = 0.0, time.monotonic()
     while not _is_there(place):
         if place.master:
             stop.check()
@@ -89,6 +94,12 @@ def wait_for_writer(place: Place, stop: StopSignal, is_finished: Callable[[], bo
                 asked = time.monotonic()
                 if is_finished():
                     return False
+            if time.monotonic() - begun > limit_seconds:
+                address, port = place.master
+                raise PartnersAbsent(
+                    f"nobody listens at {address}:{port} after {limit_seconds:g} s, where machine 0 of this run should: "
+                    "see why its pod does not run, or give the run one machine"
+                )
         time.sleep(_LOOK_SECONDS)
     return True
 

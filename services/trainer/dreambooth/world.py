@@ -9,6 +9,7 @@ second group, always gloo: it makes no GPU wait, and it has the patience for wha
 
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ import torch
 from torch import distributed
 from torch.distributed import FileStore, Store, TCPStore  # type: ignore[attr-defined] # public, but not in __all__
 
-from dreambooth.errors import PartnerLost, RecipeInvalid
-from dreambooth.workers import Place
+from dreambooth.errors import PartnerLost, PartnersAbsent, RecipeInvalid
+from dreambooth.exits import StopSignal
+from dreambooth.workers import MEETING_SECONDS, Place
 
 CHUNK_BYTES: Final = 64 * 1024**2
 # The longest that one process lets the others wait, drawing samples or class images. A process that ends is noticed at once; this
 # is for a machine that vanishes without a word.
 _PATIENCE: Final = timedelta(hours=2)
+_LOOK_SECONDS: Final = 0.2
 T = TypeVar("T")
 
 
@@ -140,10 +143,11 @@ class World:
                     file.write(chunk.numpy().data)
 
 
-def join(place: Place | None) -> World:
+def join(place: Place | None, stop: StopSignal | None = None, limit_seconds: float = MEETING_SECONDS) -> World:
     """Meet the other processes, those that this machine's launcher and others' have started. place: None for one alone.
 
-    Raises PartnerLost if they do not come, RecipeInvalid for more processes than GPUs.
+    Raises PartnersAbsent if those of other machines do not come within the limit, PartnerLost if one is gone again,
+    RecipeInvalid for more processes than GPUs, and Stopped if `stop` says so while they come.
     """
     # Else cuDNN may add in another order each time, and a resumed run in fp32 is not bit-equal; it costs no speed.
     torch.backends.cudnn.deterministic = True
@@ -155,10 +159,13 @@ def join(place: Place | None) -> World:
     if 0 < num_gpus < place.local_size:
         raise RecipeInvalid((f"DARKROOM_PROCESSES is {place.local_size}, but this machine has {num_gpus} GPUs",))
     with _together():
+        store = _store(place)
+        if place.master:
+            _meet(store, place, stop or StopSignal(), limit_seconds)
         state = PartialState(
             cpu=num_gpus == 0,
             backend="nccl" if num_gpus else "gloo",
-            store=_store(place),
+            store=store,
             rank=place.rank,
             world_size=place.size,
         )
@@ -173,6 +180,27 @@ def _store(place: Place) -> Store:
     if place.master is None:
         return FileStore(str(place.meeting_file), place.size)
     return TCPStore(*place.master, place.size, place.rank == 0, _PATIENCE, wait_for_workers=False)
+
+
+def _meet(store: Store, place: Place, stop: StopSignal, limit_seconds: float) -> None:
+    """Wait until all processes of all machines are here.
+
+    Only the one that writes knows the limit: when it gives up its store goes, and the others notice that as a lost partner,
+    so that the failure counts once.
+    """
+    key = "here/{}".format
+    store.set(key(place.rank), "")
+    begun = time.monotonic()
+    missing = list(range(place.size))
+    while missing := [rank for rank in missing if not store.check([key(rank)])]:
+        stop.check()
+        if place.rank == 0 and time.monotonic() - begun > limit_seconds:
+            machines = sorted({rank // place.local_size for rank in missing})
+            raise PartnersAbsent(
+                f"after {limit_seconds:g} s {len(missing)} of {place.size} processes have not come, those of machines "
+                f"{', '.join(map(str, machines))}: see why their pods do not run, or give the run one machine"
+            )
+        time.sleep(_LOOK_SECONDS)
 
 
 def _in_chunks(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

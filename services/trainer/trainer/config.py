@@ -23,6 +23,14 @@ class LocalConfig:
     poll_seconds: float = setting(
         "DARKROOM_POLL_SECONDS", "interval at which runs are looked at", default=0.5, minimum=0.01, maximum=60
     )
+    run_command: str = setting(
+        "DARKROOM_RUN_COMMAND", "program that executes a run, with its arguments", default="python -m dreambooth"
+    )
+
+    def problems(self) -> Iterator[str]:
+        """What a type cannot state."""
+        if not self.run_command.strip():
+            yield "DARKROOM_RUN_COMMAND is blank: expected a program"
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,6 @@ class TrainerConfig:
     stop_runs: bool = setting(
         "DARKROOM_STOP_RUNS", "interrupt runs when the service stops; they go on when it starts again", default=False
     )
-    run_command: str = setting(
-        "DARKROOM_RUN_COMMAND", "program that executes a run, with its arguments", default="python -m dreambooth"
-    )
     run_image: str = setting(
         "DARKROOM_RUN_IMAGE", "container image of the program in a manifest", default="darkroom-trainer:0.1.0"
     )
@@ -70,8 +75,6 @@ class TrainerConfig:
         """What a type cannot state."""
         if self.models and not Path(self.models).is_dir():
             yield f"DARKROOM_MODELS is {self.models!r}: there is no such folder"
-        if not self.run_command.strip():
-            yield "DARKROOM_RUN_COMMAND is blank: expected a program"
         if not re.fullmatch(r"[A-Za-z0-9._-]*", self.cluster):
             yield f"DARKROOM_CLUSTER is {self.cluster!r}: expected letters, digits, '.', '_' and '-'"
         if self.backend == "kubernetes":

@@ -23,21 +23,39 @@ class EventReader:
     def __init__(self, store: ObjectStore, run_name: str) -> None:
         self._store = store
         self._prefix = f"{run_name}/events/"
-        self._last_key = ""
+        self._last: tuple[int, str] | None = None  # attempt and key that were read last
 
     def read_new(self) -> list[tuple[int, Record]]:
         """(attempt, record) of everything written since the last call, in order. Raises what the store raises."""
-        keys = list(_keys(self._store, self._prefix, self._last_key))
+        keys = self._new_keys()
         if not keys:
             return []
         with ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="events") as pool:
             contents = list(pool.map(lambda item: self._store.get(item[1]), keys))
-        self._last_key = keys[-1][1]
+        self._last = keys[-1]
         return [
             (attempt, record)
             for (attempt, key), data in zip(keys, contents, strict=True)
             for record in events.parse(data, key)
         ]
+
+    def _new_keys(self) -> list[tuple[int, str]]:
+        """(attempt, key) of what was written since, in order.
+
+        A long run has many objects, and only within one attempt does the store list them in their order: so what is new
+        of the last attempt is asked for, and of those after it. They follow without gaps.
+        """
+        if self._last is None:
+            return _keys(self._store, self._prefix)
+        found: list[tuple[int, str]] = []
+        attempt, last_key = self._last
+        while True:
+            # The next attempt first: once it has written something, the one before it is complete.
+            is_over = bool(_keys(self._store, self._prefix, events.prefix_of(attempt + 1)))
+            found += _keys(self._store, self._prefix, events.prefix_of(attempt), last_key)
+            if not is_over:
+                return found
+            attempt, last_key = attempt + 1, ""
 
 
 def newest_progress(store: ObjectStore, run_name: str) -> ProgressRecord | None:
@@ -79,8 +97,10 @@ def _newest(store: ObjectStore, run_name: str, after_attempt: int = 0) -> Iterat
         yield events.parse(store.get(key), key)
 
 
-def _keys(store: ObjectStore, prefix: str, start_after: str = "") -> Iterator[tuple[int, str]]:
-    for stat in store.list(prefix, start_after):
-        attempt = events.attempt_of(stat.key[len(prefix) :])
-        if attempt is not None:
-            yield attempt, stat.key
+def _keys(store: ObjectStore, folder: str, begin: str = "", start_after: str = "") -> list[tuple[int, str]]:
+    """(attempt, key) of the events files whose names begin so, in the order they were written; the store lists by text,
+    "100-" before "99-"."""
+    names = (
+        (events.order_of(stat.key[len(folder) :]), stat.key) for stat in store.list(f"{folder}{begin}", start_after)
+    )
+    return [(order[0], key) for order, key in sorted(names) if order]

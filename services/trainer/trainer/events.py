@@ -1,6 +1,6 @@
 """The records a run writes while it works, and how those of several attempts make one curve. Pure.
 
-    sessions/<session>/runs/<run>/events/<attempt, 2 digits>-<number, 8 digits>.jsonl      a few JSON lines each
+    sessions/<session>/runs/<run>/events/<attempt, 2 digits or more>-<number, 8 digits>.jsonl      a few JSON lines each
 
 The program of the Job writes them, `event_reader` finds them, `watching` shows them.
 """
@@ -97,10 +97,15 @@ _NUMBERS = ("loss", "smoothed_loss", "learning_rate", "images_per_second", "eta_
 _NEWER_NUMBERS = ("text_encoder_learning_rate", "step_seconds", "data_wait_seconds", "model_flops_utilization")
 
 
-def attempt_of(file_name: str) -> int | None:
-    """The attempt that wrote an events file; None if the name is not that of one."""
+def order_of(file_name: str) -> tuple[int, ...]:
+    """(attempt, number) of an events file: greater was written later. Empty if the name is not that of one."""
     match = _FILE.fullmatch(file_name)
-    return int(match[1]) if match else None
+    return (int(match[1]), int(match[2])) if match else ()
+
+
+def prefix_of(attempt: int) -> str:
+    """What the names of an attempt's files begin with."""
+    return f"{attempt:02d}-"
 
 
 def parse(data: bytes, key: str) -> list[Record]:

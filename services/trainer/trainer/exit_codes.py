@@ -1,11 +1,11 @@
 """Exit codes of a Job program in words; docs/exit-codes.md is normative."""
 
 _MEANINGS = {
-    69: "the resume point does not fit what is here now, or the machine is too small",
-    75: "the object store cannot be reached",
+    69: "the resume point does not fit what is here now, a record is damaged, or the machine is too small",
+    75: "the object store or the other machines of the run cannot be reached",
     76: "another process that trains this run has ended",
     77: "out of memory",
-    78: "another writer owns the run",
+    78: "another process carries out the run",
     137: "killed, perhaps for its memory",
     143: "stopped by SIGTERM",
 }

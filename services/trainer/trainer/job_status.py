@@ -50,7 +50,7 @@ class JobStatus:
 
     accept_inexact: the next attempts go on from a resume point although something has changed since. resumptions: how often
     it was started again after its end. Only on a cluster: job_uid, the Job that was seen at work in this life of the run;
-    suspended, whether somebody paused that Job; pending_reason, why no program runs.
+    suspended, whether somebody paused that Job; pending_reason, why no program runs, or not in all pods.
     """
 
     attempts: tuple[Attempt, ...] = ()

@@ -10,6 +10,7 @@ import argparse
 import logging
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 from artifacts.errors import NotFound, StoreUnavailable
 from artifacts.store import ObjectStore
 from chassis import config
-from jobs.manifest import container_of, environment_of
+from jobs.manifest import environment_of
 
 from trainer import event_reader, retries
 from trainer.config import LocalConfig, SupervisorConfig
@@ -105,7 +106,8 @@ class Supervisor:
     def _execute(self, job: Mapping[str, Any], status: JobStatus) -> tuple[int, bool]:
         """Run the program to its end: exit code as a shell gives it, and whether somebody asked for the end in the bucket."""
         number = len(status.attempts)
-        command = list(container_of(job)["command"])
+        # Not what the manifest says: who can write to the bucket must not choose what runs on this machine.
+        command = shlex.split(self._settings.run_command)
         if command[0] == "python":  # on a cluster that of the image, here the one this supervisor runs on
             command[0] = sys.executable
         grace_seconds = float(job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
@@ -221,10 +223,15 @@ def _environment(job: Mapping[str, Any], status: JobStatus) -> dict[str, str]:
     """What a pod would have: the image's variables, those of the manifest, the store, and how it was resumed.
 
     Where the store is and its credentials are this machine's: a manifest that was made for a cluster names files of a pod.
+    Of a manifest only our own variables count: others could choose what the program loads.
     """
     image = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     store = {name: value for name, value in os.environ.items() if name.startswith(_STORE)}
-    ordered = {name: value for name, value in environment_of(job).items() if not name.startswith(_STORE)}
+    ordered = {
+        name: value
+        for name, value in environment_of(job).items()
+        if name.startswith("DARKROOM_") and not name.startswith(_STORE)
+    }
     resumed = {"DARKROOM_ACCEPT_INEXACT": "true"} if status.accept_inexact else {}
     return {**image, **ordered, **store, **resumed}
 

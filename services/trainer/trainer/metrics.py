@@ -9,6 +9,7 @@ from trainer.runs import RunState
 
 _VALUES: Mapping[str, str] = {
     "loss": "Loss of the newest training step",
+    "smoothed_loss": "Running mean of the loss, of the newest training step",
     "learning_rate": "Learning rate of the newest training step: of the UNet where it trains, else of the text encoder",
     "text_encoder_learning_rate": "Learning rate of the text encoder in the newest training step; 0 where it does not train",
     "images_per_second": "Images trained on in a second",

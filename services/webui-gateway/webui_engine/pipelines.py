@@ -4,7 +4,6 @@
 """
 
 import gc
-import json
 import logging
 import zipfile
 from collections import OrderedDict
@@ -18,9 +17,10 @@ from typing import Any, Final
 import diffusers
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from webui_engine import lora
+from webui_engine.bases import find_base
 from webui_engine.catalogue import Catalogue, ControlNet, Model
 from webui_engine.errors import EngineError, LoraMismatch, ModelBroken, RequestInvalid
 from webui_engine.lora_catalogue import Lora, LoraUse
@@ -42,10 +42,6 @@ _LOAD_ERRORS: Final = (
     OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, UnpicklingError, EOFError, SafetensorError,
     zipfile.BadZipFile,
 )  # fmt: skip
-# One tensor name of each part tells the shapes apart that a configuration decides.
-_FIRST_CONV: Final = "model.diffusion_model.input_blocks.0.0.weight"
-_FIRST_CROSS_ATTENTION: Final = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-_TOKENS: Final = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
 
 _log = logging.getLogger(__name__)
 for _library in (diffusers, transformers):
@@ -223,48 +219,6 @@ class Models:
             placement=self.placement,
             preview=Preview(vae),
         )
-
-
-def find_base(model: Model, folders: list[Model]) -> Model:
-    """The diffusers folder whose configuration and tokenizer belong to a single file. Raises ModelBroken.
-
-    The base model that the manifest names wins; else the first folder with the same shapes.
-    """
-    shapes = _shapes(model.path)
-    matching = [folder for folder in folders if _expected_shapes(folder.path) == shapes]
-    named = model.manifest.base_model.lower() if model.manifest else ""
-    matching.sort(key=lambda folder: named not in folder.aliases)
-    if not matching:
-        names = ", ".join(folder.name for folder in folders) or "none"
-        raise ModelBroken(
-            model.title,
-            f"no diffusers folder of the same shapes gives its configuration and tokenizer (there are: {names}); "
-            "put its base model into a folder of DARKROOM_MODELS",
-        )
-    return matching[0]
-
-
-def _shapes(path: Path) -> tuple[tuple[int, ...], ...]:
-    """Shapes of the tensors that `_expected_shapes` predicts. Raises KeyError for a file that is no SD checkpoint."""
-    names = (_FIRST_CONV, _FIRST_CROSS_ATTENTION, _TOKENS)
-    if path.suffix == ".safetensors":
-        with safe_open(str(path), framework="pt") as file:
-            return tuple(tuple(file.get_slice(name).get_shape()) for name in names)
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    state = state.get("state_dict", state)
-    return tuple(tuple(state[name].shape) for name in names)
-
-
-def _expected_shapes(folder: Path) -> tuple[tuple[int, ...], ...]:
-    unet = json.loads((folder / "unet" / "config.json").read_text())
-    text = json.loads((folder / "text_encoder" / "config.json").read_text())
-    first = unet["block_out_channels"][0]
-    kernel = unet.get("conv_in_kernel", 3)
-    return (
-        (first, unet["in_channels"], kernel, kernel),
-        (first, unet["cross_attention_dim"]),
-        (text["vocab_size"], text["hidden_size"]),
-    )
 
 
 def _check_fit(net: ControlNet, control_net: Any, loaded: Loaded) -> None:

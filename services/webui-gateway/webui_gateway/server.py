@@ -267,4 +267,7 @@ def build(config: GatewayConfig, registry: CollectorRegistry | None = None) -> t
             partial(generation_pb2_grpc.add_GenerationServiceServicer_to_server, GenerationServicer(gateway)),
         ),
     ]
-    return GatewayServer("webui-gateway", config.server, bindings, ERRORS, registry), gateway
+    server = GatewayServer("webui-gateway", config.server, bindings, ERRORS, registry)
+    # Engines that are scaled to zero are woken by the increase of this count, which the first refusal has to be, too.
+    server.announce_failure(ERRORS[errors.NoBackend].reason)
+    return server, gateway

@@ -199,7 +199,7 @@ async def test_a_job_that_a_slow_trainer_creates_after_the_end_is_deleted(
         await client.training.CancelRun(pb.CancelRunRequest(name=run.name))
         assert (await watched(client, run.name))[-1].run.state == pb.RUN_STATE_CANCELLED
         manifest = json.loads(store.get(f"{run.name}/job.json"))
-        late = ClusterApi.connect(namespace).create_job(to_create(manifest, 0, False))
+        late = ClusterApi.connect(namespace).create_job(to_create(manifest, manifest, 0, False))
         await asyncio.to_thread(until, "the late Job is gone", lambda: not jobs(plane, namespace))
         assert (await client.training.GetRun(pb.GetRunRequest(name=run.name))).state == pb.RUN_STATE_CANCELLED
         assert late["metadata"]["name"] == job_name(run.name)

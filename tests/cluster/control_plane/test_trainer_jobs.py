@@ -125,6 +125,36 @@ async def test_a_failed_run_is_resumed_by_a_new_job_of_the_same_name(
     assert (done.state, done.num_attempts, len(jobs(plane, namespace))) == (pb.RUN_STATE_SUCCEEDED, 2, 1)
 
 
+async def test_what_somebody_wrote_into_the_bucket_makes_no_pod(
+    config: TrainerConfig, photo: bytes, plane: Plane, namespace: str, kubelet: Kubelet, store: ObjectStore
+) -> None:
+    async with serving(config) as client:
+        run = await client.training.CreateRun(order(await filled(client, photo), "hold"))
+        image = job(plane, namespace, run.name)["spec"]["template"]["spec"]["containers"][0]["image"]
+        pod = await asyncio.to_thread(kubelet.placed, job_name(run.name))
+        kubelet.run(pod)
+        kubelet.end(pod, 69)
+        await watched(client, run.name)
+        await asyncio.to_thread(plane.kubectl, "delete", "job", "--namespace", namespace, job_name(run.name))
+        record = json.loads(store.get(f"{run.name}/job.json"))
+        record["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example/other:1"
+        store.put(f"{run.name}/job.json", json.dumps(record).encode())
+        await client.training.ResumeRun(pb.ResumeRunRequest(name=run.name))
+        pod = await asyncio.to_thread(kubelet.placed, job_name(run.name))
+        assert job(plane, namespace, run.name)["spec"]["template"]["spec"]["containers"][0]["image"] == image
+        kubelet.run(pod)
+        kubelet.end(pod, 69)
+        await watched(client, run.name)
+        await asyncio.to_thread(plane.kubectl, "delete", "job", "--namespace", namespace, job_name(run.name))
+        record["spec"]["template"]["spec"]["hostNetwork"] = True
+        store.put(f"{run.name}/job.json", json.dumps(record).encode())
+        await client.training.ResumeRun(pb.ResumeRunRequest(name=run.name))
+        done = (await watched(client, run.name))[-1].run
+        assert done.state == pb.RUN_STATE_FAILED
+        assert "spec.template.spec.hostNetwork" in done.error
+        assert jobs(plane, namespace) == []
+
+
 async def test_suspend_and_resume(
     config: TrainerConfig, photo: bytes, plane: Plane, namespace: str, kubelet: Kubelet
 ) -> None:

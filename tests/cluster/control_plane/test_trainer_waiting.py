@@ -48,6 +48,23 @@ async def test_more_gpus_than_there_are(
     assert (done.state, done.num_attempts, done.pending_reason) == (pb.RUN_STATE_CANCELLED, 0, "")
 
 
+async def test_of_two_pods_one_finds_no_gpu(
+    config: TrainerConfig, execution: dict[str, Any], photo: bytes, kubelet: Kubelet
+) -> None:
+    def placed() -> str:
+        on_node = [pod["metadata"]["name"] for pod in kubelet.pods(name) if pod["spec"].get("nodeName")]
+        return on_node[0] if on_node else ""
+
+    async with serving(executed(config, execution, nodes=2, gpu={"enabled": True, "count": 2})) as client:
+        run = await client.training.CreateRun(order(await filled(client, photo), "hold"))
+        name = job_name(run.name)
+        kubelet.run(str(await asyncio.to_thread(until, "one pod is on the node", placed)))
+        waiting = await pending(client, run.name, "Insufficient nvidia.com/gpu")
+        assert waiting.pending_reason.startswith("no node for its pod: ")
+        await client.training.CancelRun(pb.CancelRunRequest(name=run.name))
+        await watched(client, run.name)
+
+
 async def test_an_image_that_cannot_be_pulled_until_the_deadline(
     config: TrainerConfig, execution: dict[str, Any], photo: bytes, kubelet: Kubelet
 ) -> None:

@@ -4,6 +4,7 @@
 {{- include "darkroom.problems.access" . }}
 {{- include "darkroom.problems.models" . }}
 {{- include "darkroom.problems.training" . }}
+{{- include "darkroom.problems.job" .Values.trainer.job }}
 {{- range $key := list "captioner" "trainer" "converter" "webuiGateway" "webuiEngine" }}
 {{- include "darkroom.problems.service" (dict "key" $key "values" (index $.Values $key)) }}
 {{- end }}
@@ -76,6 +77,41 @@
 {{- if and .Values.trainer.job.queuePriorityClass (not .Values.trainer.job.queueName) }}
 - "trainer.job.queuePriorityClass is {{ .Values.trainer.job.queuePriorityClass }} without trainer.job.queueName: name the queue, too"
 {{- end }}
+{{- end -}}
+
+{{/* What the trainer would refuse to start with (libs/jobs: execution_rules); takes trainer.job. */}}
+{{- define "darkroom.problems.job" -}}
+{{- $gpu := .gpu -}}
+{{- if and $gpu.enabled (not $gpu.resourceClaimTemplateName) (hasPrefix "nvidia.com/mig-" $gpu.resourceName) (gt (int $gpu.count) 1) }}
+- "trainer.job.gpu.count is {{ $gpu.count | int }} with resourceName {{ $gpu.resourceName }}: one process uses one MIG slice; use count 1 of a larger one, or whole GPUs"
+{{- end }}
+{{- if ge (include "darkroom.number" .shmSize | float64) (include "darkroom.number" .resources.memory | float64) }}
+- "trainer.job.shmSize is {{ .shmSize }}: expected less than trainer.job.resources.memory, {{ .resources.memory }}, of which it is a part"
+{{- end }}
+{{- range $field := list "labels" "annotations" }}
+{{- range $name := keys (get $ $field) | sortAlpha }}
+{{- if hasPrefix "kueue.x-k8s.io/" $name }}
+- "trainer.job.{{ $field }} has {{ $name }}, which Darkroom or Kubernetes sets: use queueName and queuePriorityClass"
+{{- else if regexMatch "^(app\\.kubernetes\\.io|darkroom\\.dev|batch\\.kubernetes\\.io)/" $name }}
+- "trainer.job.{{ $field }} has {{ $name }}, which Darkroom or Kubernetes sets: choose another name"
+{{- else if eq $name "helm.sh/chart" }}
+- "trainer.job.{{ $field }} has {{ $name }}, which changes with every release, and the pods of a Job cannot change: leave it out"
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $name := keys .env | sortAlpha }}
+{{- if regexMatch "^(DARKROOM_(RUN|RECIPE|SAVE_SECONDS|PROCESSES|NODES|LAUNCHER|WORKER_FOLDER|S3_ENDPOINT|S3_BUCKET|S3_REGION|S3_ACCESS_KEY(_FILE)?|S3_SECRET_KEY(_FILE)?)|MASTER_ADDR|MASTER_PORT|JOB_COMPLETION_INDEX)$" $name }}
+- "trainer.job.env has {{ $name }}, which Darkroom sets: leave it out"
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The value of a quantity: bytes, or cores. */}}
+{{- define "darkroom.number" -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "(m|k|[KMGT]i|[MGT])$" $text -}}
+{{- $units := dict "" 1 "m" 1e-3 "k" 1e3 "Ki" 1024 "M" 1e6 "Mi" 1048576 "G" 1e9 "Gi" 1073741824 "T" 1e12 "Ti" 1099511627776 -}}
+{{- mulf (trimSuffix $unit $text | float64) (get $units $unit) -}}
 {{- end -}}
 
 {{/* dict "path" "captioner.gpu" "gpu" (the block) */}}

@@ -8,6 +8,16 @@ The training Jobs get the same block through execution.yaml; the trainer renders
 {{- if (default dict .values.gpu).enabled -}}true{{- end -}}
 {{- end -}}
 
+{{/* Whether a GPU block asks for a card of NVIDIA: "true" or nothing. With a claim, resourceName still tells the vendor. */}}
+{{- define "darkroom.hasNvidia" -}}
+{{- with . -}}{{- if and .enabled (hasPrefix "nvidia.com/" .resourceName) -}}true{{- end -}}{{- end -}}
+{{- end -}}
+
+{{/* DARKROOM_DEVICE. With a GPU "auto" becomes cuda (so AMD's are named, too): without its card a pod fails instead of computing on the CPU. */}}
+{{- define "darkroom.device" -}}
+{{- if and (include "darkroom.hasGpu" .) (eq .values.device "auto") -}}cuda{{- else -}}{{ .values.device }}{{- end -}}
+{{- end -}}
+
 {{/* The taint that vendors put on GPU nodes, <vendor>/gpu, as a YAML list of tolerations. */}}
 {{- define "darkroom.gpuTolerations" -}}
 {{- if include "darkroom.hasGpu" . -}}

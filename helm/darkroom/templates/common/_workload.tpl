@@ -51,7 +51,7 @@ terminationGracePeriodSeconds: {{ add .root.Values.shutdown.preStopSeconds .valu
 
 {{/* Fields of a service's container that do not differ. */}}
 {{- define "darkroom.containerFields" -}}
-{{ include "darkroom.imageFields" (dict "root" .root "image" .values.image) }}
+{{ include "darkroom.imageFields" (dict "root" .root "image" .values.image "gpu" .values.gpu) }}
 {{ include "darkroom.containerSecurity" . }}
 terminationMessagePolicy: FallbackToLogsOnError
 {{- with .root.Values.shutdown.preStopSeconds }}

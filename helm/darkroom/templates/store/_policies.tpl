@@ -1,6 +1,7 @@
 {{/*
 S3 policies: what each service does in the bucket, as prefix and verbs. docs/operators.md shows the same as a table.
-  list: prefixes that are listed · get, put, delete: prefixes of the objects that are read, written, removed
+  list: prefixes that are listed · get, put, delete: objects that are read, written, removed: one key, or all below a prefix
+    that ends with "/"; "*" stands for anything
   bucket: it asks whether the bucket is there, or makes it
 */}}
 {{- define "darkroom.storeAccess" -}}
@@ -19,9 +20,17 @@ trainer:
 dreambooth:
   list: [sessions/, checkpoints/, models/]
   get: [sessions/, checkpoints/, models/]
-  put: [sessions/*/class_images/, sessions/*/runs/, checkpoints/]
-  # What an attempt left that did not finish.
-  delete: [sessions/*/runs/, checkpoints/]
+  # Of a run only what its pod records. job.json, status.json and the like are the trainer's, who believes them.
+  put:
+    - sessions/*/class_images/
+    - sessions/*/runs/*/writer.json
+    - sessions/*/runs/*/events/
+    - sessions/*/runs/*/resume_points/
+    - sessions/*/runs/*/samples/
+    - sessions/*/runs/*/tensorboard/
+    - checkpoints/
+  # Old resume points, the curves of earlier attempts, and what an attempt left that did not finish.
+  delete: [sessions/*/runs/*/resume_points/, sessions/*/runs/*/tensorboard/, checkpoints/]
 converter:
   bucket: [look]
   list: [checkpoints/, models/, conversions/]
@@ -63,7 +72,7 @@ bucket-setup:
 {{- range $verb := list "get" "put" "delete" -}}
 {{- with get $.access $verb -}}
 {{- $resources := list -}}
-{{- range . }}{{ $resources = append $resources (printf "%s/%s*" $arn .) }}{{ end -}}
+{{- range . }}{{ $resources = append $resources (printf "%s/%s%s" $arn . (ternary "*" "" (hasSuffix "/" .))) }}{{ end -}}
 {{- $statements = append $statements (dict "Sid" (title $verb) "Effect" "Allow" "Action" (get $verbs $verb) "Resource" $resources) -}}
 {{- end -}}
 {{- end -}}

@@ -1,7 +1,7 @@
 {{/* execution.yaml: how the trainer makes training Jobs; the `execution` block of a run file has the same fields. */}}
 {{- define "darkroom.execution" -}}
 {{- $job := .Values.trainer.job -}}
-image: {{ include "darkroom.image" (dict "root" . "image" $job.image) | quote }}
+image: {{ include "darkroom.image" (dict "root" . "image" $job.image "gpu" $job.gpu) | quote }}
 imagePullPolicy: {{ include "darkroom.pullPolicy" (dict "root" . "image" $job.image) }}
 {{- with .Values.images.pullSecrets }}
 imagePullSecrets:
@@ -17,6 +17,12 @@ store:
   endpoint: {{ include "darkroom.storeEndpoint" . }}
   bucket: {{ .Values.store.bucket }}
   region: {{ .Values.store.region }}
+{{- /* null is said: it leaves the id to the platform. */}}
+{{- range $field := list "runAsUser" "runAsGroup" "fsGroup" }}
+{{- $id := index $.Values.security $field }}
+{{ $field }}: {{ if kindIs "invalid" $id }}null{{ else }}{{ int64 $id }}{{ end }}
+{{- end }}
+hostUsers: {{ .Values.security.hostUsers }}
 {{- if $job.gpu.enabled }}
 gpu:
   {{- toYaml $job.gpu | nindent 2 }}

@@ -5,6 +5,7 @@
     finder          Jobs that are there and that nobody follows: after a restart, from another replica, applied by hand
     mirror          Jobs and pods as the API server last told them
     api             the calls themselves
+    rerendering     the Job that is created for a run
     live, steps, attempts, endings, waiting, manifests, refusals        pure: what objects of the API mean
 
 Only `api` imports the client of Kubernetes.

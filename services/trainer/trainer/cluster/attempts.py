@@ -27,12 +27,14 @@ def observe(
     mine = [pod for pod in ours if pod.index == 0]
     said = {**said, **{pod.name: words for pod in mine if (words := _partner_words(pod, ours))}}
     shown = {pod.name: pod for pod in mine}
-    attempts = [_updated(attempt, shown.get(attempt.pod), said, now) for attempt in status.attempts]
+    # Then the Job's own controller deletes pods, and that is held against nobody; a pod that a person deletes counts.
+    paused = status.suspended or (job is not None and (job.suspended or job.being_deleted))
+    attempts = [_updated(attempt, shown.get(attempt.pod), said, now, paused) for attempt in status.attempts]
     known = {attempt.pod for attempt in attempts}
     for pod in sorted(mine, key=lambda pod: (pod.start_time or pod.create_time, pod.name)):
         if pod.start_time and pod.name not in known:
             attempt = Attempt(len(attempts) + 1, pod.start_time, pod=pod.name)
-            attempts.append(_updated(attempt, pod, said, now))
+            attempts.append(_updated(attempt, pod, said, now, paused))
     return replace(status, attempts=tuple(attempts))
 
 
@@ -48,23 +50,24 @@ def own_words(pod: LivePod) -> str:
     return lines[-1].strip()[-500:] if lines else ""
 
 
-def _updated(attempt: Attempt, pod: LivePod | None, said: Mapping[str, str], now: datetime) -> Attempt:
+def _updated(attempt: Attempt, pod: LivePod | None, said: Mapping[str, str], now: datetime, paused: bool) -> Attempt:
     if attempt.end_time:
         return attempt
     if pod is None:
         return replace(attempt, end_time=now, error=_GONE, counted=False)
     if pod.termination:
-        return _ended(attempt, pod, said.get(pod.name) or own_words(pod))
+        return _ended(attempt, pod, said.get(pod.name) or own_words(pod), paused)
     if pod.phase == "Failed":  # its node is lost, and nobody says how the program ended
         error = pod.disruption or "its pod failed, and nobody knows how"
         return replace(attempt, end_time=pod.disruption_time or now, error=error, counted=not pod.disruption)
     return attempt
 
 
-def _ended(attempt: Attempt, pod: LivePod, words: str) -> Attempt:
+def _ended(attempt: Attempt, pod: LivePod, words: str, paused: bool) -> Attempt:
     assert pod.termination is not None
     code = pod.termination.exit_code
-    counted = code == 0 or not (pod.disruption or pod.being_deleted or code == PARTNER_LOST)
+    is_taken_away = pod.disruption or (pod.being_deleted and paused)
+    counted = code == 0 or not (is_taken_away or code == PARTNER_LOST)
     error = "" if code == 0 else f"{words or 'it printed nothing'} ({_how(pod, code)})"
     return replace(attempt, end_time=pod.termination.time, exit_code=code, error=error, counted=counted)
 

@@ -42,7 +42,7 @@ def _message(job: LiveJob, status: JobStatus) -> str:
         case "BackoffLimitExceeded":
             failures = sum(1 for a in status.attempts if a.counted and a.end_time and a.exit_code != 0)
             head = f"attempt {failures} of at most {job.backoff_limit + 1} failed" if failures else job.ended.message
-            return _with(head, last)
+            return _with(head, last or status.pending_reason)
         case "DeadlineExceeded":
             head = f"it was not over within {job.deadline_seconds} s, the deadline of its Job"
             return _with(head, status.pending_reason or last)

@@ -6,8 +6,11 @@ ClusterError
 ├── ClusterForbidden         this service may not do it
 ├── JobRefused               a policy or a webhook of the cluster said no, or the namespace is missing
 ├── JobInvalid               the API server refuses the Job's fields
+├── RecordRefused            job.json asks for what no run has
 └── QueueDecides             Kueue, not a person, suspends and resumes this Job
 """
+
+from collections.abc import Sequence
 
 from trainer.errors import BackendUnavailable, TrainerError
 
@@ -61,6 +64,19 @@ class JobInvalid(ClusterError):
     def __init__(self, *problems: tuple[str, str]) -> None:
         super().__init__("the Job is invalid: " + "; ".join(f"{field} {text}" for field, text in problems))
         self.problems = problems
+
+
+class RecordRefused(ClusterError):
+    """job.json asks for a Job that this service never makes. Fields: run; fields, the paths of what it asks for."""
+
+    def __init__(self, run: str, fields: Sequence[str]) -> None:
+        super().__init__(
+            f"{run}/job.json asks for what no run of this service has: {', '.join(fields)}; no Job was created. "
+            "If the Job was applied by hand, apply it again; if not, somebody changed the file in the bucket: "
+            "order the run anew"
+        )
+        self.run = run
+        self.fields = tuple(fields)
 
 
 class QueueDecides(ClusterError):

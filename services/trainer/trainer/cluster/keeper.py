@@ -20,9 +20,10 @@ from jobs.run_spec import RunSpec
 from trainer import event_reader
 from trainer.cluster import attempts, endings, manifests, waiting
 from trainer.cluster.api import ClusterApi
-from trainer.cluster.errors import ClusterError, ClusterUnavailable, JobInvalid, Missing, Taken
+from trainer.cluster.errors import ClusterError, ClusterUnavailable, JobInvalid, Missing, RecordRefused, Taken
 from trainer.cluster.live import Happening, LiveJob, LivePod
 from trainer.cluster.mirror import Mirror
+from trainer.cluster.rerendering import differences, rendered_anew
 from trainer.cluster.steps import Step, next_step
 from trainer.job_status import FAILED, Condition, JobStatus
 from trainer.runs import Run, Runs, RunState
@@ -128,12 +129,19 @@ class Keeper:
         if time.monotonic() < self._not_before.get(spec.name, 0.0):
             return
         try:
-            job = self._api.create_job(manifests.to_create(manifest, status.resumptions, status.accept_inexact))
+            wanted = rendered_anew(spec, manifest, self._execution)
+            if changed := differences(manifest, wanted):
+                log.info("the Job of %s is not what its record says: %s", spec.name, ", ".join(changed))
+            job = self._api.create_job(manifests.to_create(wanted, manifest, status.resumptions, status.accept_inexact))
         except Taken as error:  # by another replica, which the next look shows, or by one that is about to go
             log.info("cannot create the Job of %s yet: %s", spec.name, error)
             return
         except JobInvalid as error:
             self._conclude(spec, Condition(FAILED, datetime.now(UTC), "JobInvalid", str(error)))
+            return
+        except RecordRefused as error:
+            log.error("%s", error)
+            self._conclude(spec, Condition(FAILED, datetime.now(UTC), "RecordRefused", str(error)))
             return
         except ClusterUnavailable:
             raise
@@ -161,6 +169,7 @@ class Keeper:
 
     def _conclude(self, spec: RunSpec, condition: Condition) -> None:
         self._runs.change_status(spec.name, lambda before: before if before.finished else before.concluded(condition))
+        self._forget(spec)
 
     def _note(self, spec: RunSpec, status: JobStatus, reason: str) -> None:
         if status.pending_reason != reason:

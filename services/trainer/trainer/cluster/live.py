@@ -27,7 +27,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class LiveJob:
-    """A Job. digest and owner are "" on one that nobody adopted yet; queue: of Kueue, "" for none."""
+    """A Job. digest and owner are "" on one that nobody adopted yet; queue: of Kueue, "" for none.
+
+    num_pods: that train together.
+    """
 
     name: str
     uid: str
@@ -41,6 +44,7 @@ class LiveJob:
     ended: Ended | None
     backoff_limit: int
     deadline_seconds: int
+    num_pods: int
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -61,6 +65,7 @@ class LiveJob:
             ended=_ended(raw),
             backoff_limit=spec.get("backoffLimit", 6),
             deadline_seconds=spec.get("activeDeadlineSeconds", 0),
+            num_pods=num_pods(raw),
             raw=raw,
         )
 
@@ -145,6 +150,12 @@ class Happening:
         return cls(
             raw.get("reason") or "", (raw.get("message") or "").strip(), raw.get("type") == "Warning", _time(time)
         )
+
+
+def num_pods(job: Mapping[str, Any]) -> int:
+    """Pods of a Job that train together."""
+    spec = job["spec"]
+    return int(spec.get("completions", 1)) if spec.get("completionMode") == "Indexed" else 1
 
 
 def _ended(raw: Mapping[str, Any]) -> Ended | None:

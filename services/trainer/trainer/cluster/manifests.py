@@ -14,7 +14,7 @@ from jobs.manifest import container_of
 from jobs.render import render_all
 from jobs.run_spec import RunSpec
 
-from trainer.cluster.live import DIGEST, RESUMPTIONS, LiveJob
+from trainer.cluster.live import DIGEST, RESUMPTIONS, LiveJob, num_pods
 
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _OF_CONTROLLER = ("controller-uid", "job-name")
@@ -25,13 +25,18 @@ def digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def to_create(manifest: Mapping[str, Any], resumptions: int, accept_inexact: bool) -> dict[str, Any]:
-    """The Job for the API: job.json, marks by which it is known again, and how the run was resumed."""
-    job: dict[str, Any] = copy.deepcopy(dict(manifest))
-    job["metadata"].setdefault("annotations", {}).update(marks(manifest, resumptions))
+def to_create(
+    job: Mapping[str, Any], record: Mapping[str, Any], resumptions: int, accept_inexact: bool
+) -> dict[str, Any]:
+    """The Job for the API: as rendered, with the marks by which it is known as that of job.json, and how the run was resumed.
+
+    record: job.json.
+    """
+    made: dict[str, Any] = copy.deepcopy(dict(job))
+    made["metadata"].setdefault("annotations", {}).update(marks(record, resumptions))
     if accept_inexact:
-        dict(container_of(job))["env"].append({"name": "DARKROOM_ACCEPT_INEXACT", "value": "true"})
-    return job
+        dict(container_of(made))["env"].append({"name": "DARKROOM_ACCEPT_INEXACT", "value": "true"})
+    return made
 
 
 def marks(manifest: Mapping[str, Any], resumptions: int) -> dict[str, str]:
@@ -72,9 +77,8 @@ def adopted(job: LiveJob, owner: str) -> dict[str, Any]:
 
 def services(spec: RunSpec, manifest: Mapping[str, Any], execution: Execution, job_uid: str) -> list[dict[str, Any]]:
     """The Service of a Job of several pods, owned by the Job; [] for one pod."""
-    nodes = manifest["spec"].get("completions", 1) if manifest["spec"].get("completionMode") == "Indexed" else 1
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": manifest["metadata"]["name"], "uid": job_uid}
-    found = render_all(spec, replace(execution, nodes=nodes))[:-1]
+    found = render_all(spec, replace(execution, nodes=num_pods(manifest)))[:-1]
     for service in found:
         service["metadata"]["ownerReferences"] = [owner]
     return found

@@ -12,14 +12,14 @@ _ENDS = ("BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy")
 _LONGEST = 600
 
 
-def working(pods: Sequence[LivePod]) -> bool:
-    """Whether a program runs."""
-    return any(pod.start_time and not pod.termination and pod.phase != "Failed" for pod in pods)
+def working(job: LiveJob, pods: Sequence[LivePod]) -> bool:
+    """Whether all pods that train together run, or have done their part: as long as one is missing the others wait for it."""
+    return len({pod.index for pod in pods if _works(pod)}) >= job.num_pods
 
 
 def asks_events(job: LiveJob, pods: Sequence[LivePod]) -> str:
     """Uid of the object whose events may say more than its status does; "" for none."""
-    if job.suspended or working(pods):
+    if job.suspended or working(job, pods):
         return ""
     waiting = [pod for pod in pods if _is_waiting(pod)]
     if not waiting:
@@ -28,11 +28,11 @@ def asks_events(job: LiveJob, pods: Sequence[LivePod]) -> str:
 
 
 def reason(job: LiveJob, pods: Sequence[LivePod], events: Sequence[Happening], known: str = "") -> str:
-    """One sentence; "" while the program runs, for a run a person suspended, and where nobody knows.
+    """One sentence; "" while the program runs in all pods, for a run a person suspended, and where nobody knows.
 
     known: what was said before. It stands where there is no pod any more that could say something else.
     """
-    if job.ended or working(pods):
+    if job.ended or working(job, pods):
         return ""
     if job.being_deleted:
         return "its Job is being deleted"
@@ -43,6 +43,12 @@ def reason(job: LiveJob, pods: Sequence[LivePod], events: Sequence[Happening], k
     if "ErrImagePull" in told and "ImagePullBackOff" in known:  # the two take turns, and say the same
         return known
     return (told or _of_events(events))[:_LONGEST] or ("" if waiting else known)
+
+
+def _works(pod: LivePod) -> bool:
+    if pod.termination:
+        return pod.termination.exit_code == 0
+    return pod.start_time is not None and pod.phase != "Failed"
 
 
 def _is_waiting(pod: LivePod) -> bool:

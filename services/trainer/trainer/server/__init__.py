@@ -154,7 +154,7 @@ def _execution(config: TrainerConfig) -> Execution:
     if config.backend == "kubernetes":
         return config.read_execution()
     return Execution(
-        command=tuple(split(config.run_command)),
+        command=tuple(split(config.local.run_command)),
         image=config.run_image,
         backoff_limit=config.backoff_limit,
         grace_seconds=config.grace_seconds,
