@@ -1,7 +1,6 @@
-"""The trainer as a process of its own: killed and started again, and with the real training program."""
+"""The trainer as a process of its own: killed and started again."""
 
 import asyncio
-import io
 import json
 import os
 import signal
@@ -9,22 +8,17 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
-from artifacts.checkpoints import Checkpoints
-from artifacts.store import ObjectStore
 from chassis.client import channel
-from darkroom.trainer.v1 import session_pb2 as session_pb
 from darkroom.trainer.v1 import training_pb2 as pb
 from darkroom.trainer.v1.session_pb2_grpc import SessionServiceStub
 from darkroom.trainer.v1.training_pb2_grpc import TrainingServiceStub
-from PIL import Image, ImageDraw
 from trainer.config import TrainerConfig
 from trainer.run_folder import started
 
-from tests.trainer.conftest import TOKEN, Client, encoded, filled, order, serving, steps, until_message, upload, watched
+from tests.trainer.conftest import TOKEN, Client, filled, order, steps, until_message, watched
 
 
 @asynccontextmanager
@@ -71,34 +65,3 @@ async def test_a_run_survives_kill_9_of_the_service(config: TrainerConfig, photo
         service.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(service.wait) == 0
     assert not started(pid)
-
-
-def toy(tilt: int) -> bytes:
-    """A drawn thing on grass."""
-    image = Image.fromarray(np.full((64, 64, 3), (90, 160, 70), np.uint8))
-    ImageDraw.Draw(image).regular_polygon((32, 32, 20), 5, rotation=tilt, fill=(200, 40, 160))
-    return encoded(image)
-
-
-async def test_the_real_program_trains_and_publishes(config: TrainerConfig, store: ObjectStore, tmp_path: Path) -> None:
-    async with serving(
-        replace(config, local=replace(config.local, run_command="python -m dreambooth"), grace_seconds=30)
-    ) as client:
-        wanted = session_pb.Session(base_model="sd15-tiny")
-        made = await client.sessions.CreateSession(session_pb.CreateSessionRequest(session_id="toy", session=wanted))
-        for number in (1, 2):
-            await upload(client, made.name, f"toy-{number}.png", toy(number * 20))
-        recipe = pb.Recipe(
-            text_encoder=pb.StageSettings(steps=1, learning_rate=1e-6),
-            unet=pb.StageSettings(steps=2, learning_rate=1e-4),
-            sample_prompts=["a toy on grass"],
-        )
-        run = await client.training.CreateRun(pb.CreateRunRequest(parent=made.name, recipe=recipe))
-        events = await watched(client, run.name)
-    done = events[-1].run
-    assert (done.state, done.exit_code, done.error) == (pb.RUN_STATE_SUCCEEDED, 0, "")
-    assert steps(events) == [1, 1, 2]
-    sample = next(event.sample for event in events if event.WhichOneof("event") == "sample")
-    assert Image.open(io.BytesIO(sample.data)).size == (64, 64)
-    manifest = Checkpoints(store).get(done.checkpoint.removeprefix("checkpoints/"))
-    assert (manifest.session, manifest.run, manifest.base_model) == ("toy", run.name.split("/")[3], "sd15-tiny")

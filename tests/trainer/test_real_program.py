@@ -1,16 +1,18 @@
 """The control plane with the real training program: what is put by hand, what is the same twice, and going on after a cancel."""
 
+import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from artifacts.checkpoints import Checkpoints
 from artifacts.store import ObjectStore
 from darkroom.trainer.v1 import session_pb2 as session_pb
 from darkroom.trainer.v1 import training_pb2 as pb
+from PIL import Image, ImageDraw
 from trainer.config import TrainerConfig
 
-from tests.trainer.conftest import Client, filled, serving, steps, upload, watched
-from tests.trainer.test_process import toy
+from tests.trainer.conftest import Client, encoded, filled, serving, steps, upload, watched
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -19,6 +21,13 @@ pytestmark = pytest.mark.timeout(600)
 def real(config: TrainerConfig) -> TrainerConfig:
     """The trainer as it is by default."""
     return replace(config, local=replace(config.local, run_command="python -m dreambooth"), grace_seconds=60)
+
+
+def toy(tilt: int) -> bytes:
+    """A drawn thing on grass."""
+    image = Image.fromarray(np.full((64, 64, 3), (90, 160, 70), np.uint8))
+    ImageDraw.Draw(image).regular_polygon((32, 32, 20), 5, rotation=tilt, fill=(200, 40, 160))
+    return encoded(image)
 
 
 async def created(client: Client, session: str, num_steps: int, **settings: object) -> pb.Run:
@@ -45,12 +54,18 @@ async def test_a_damaged_image_is_named_and_a_repeated_one_is_reported(
         assert (failed.state, failed.exit_code, failed.num_attempts) == (pb.RUN_STATE_FAILED, 65, 1)
         assert "cut.png: is damaged or cut off" in failed.error
         store.delete(cut)
-        events = await watched(client, (await created(client, session, 1)).name)
+        run = await created(client, session, 2, sample_prompts=["a toy on grass"])
+        events = await watched(client, run.name)
     assert (events[-1].run.state, events[-1].run.error) == (pb.RUN_STATE_SUCCEEDED, "")
     assert "warning: same.png is the same picture as one.png" in messages(events)
     progress = next(event.progress for event in events if event.WhichOneof("event") == "progress")
     assert progress.step_time.ToTimedelta() >= progress.data_wait.ToTimedelta()
     assert progress.step_time.ToTimedelta().total_seconds() > 0
+    assert steps(events) == [1, 2]
+    sample = next(event.sample for event in events if event.WhichOneof("event") == "sample")
+    assert Image.open(io.BytesIO(sample.data)).size == (64, 64)
+    manifest = Checkpoints(store).get(events[-1].run.checkpoint.removeprefix("checkpoints/"))
+    assert (manifest.session, manifest.run) == (session.split("/")[1], run.name.split("/")[3])
 
 
 async def test_a_cancelled_run_goes_on_from_its_resume_point(real: TrainerConfig, store: ObjectStore) -> None:
