@@ -30,9 +30,11 @@ def toy(tilt: int) -> bytes:
     return encoded(image)
 
 
-async def created(client: Client, session: str, num_steps: int, **settings: object) -> pb.Run:
+async def created(
+    client: Client, session: str, num_steps: int, text_encoder_steps: int = 0, **settings: object
+) -> pb.Run:
     unet = pb.StageSettings(steps=num_steps, learning_rate=1e-4)
-    recipe = pb.Recipe(text_encoder=pb.StageSettings(steps=0), unet=unet, **settings)
+    recipe = pb.Recipe(text_encoder=pb.StageSettings(steps=text_encoder_steps), unet=unet, **settings)
     return await client.training.CreateRun(pb.CreateRunRequest(parent=session, recipe=recipe))
 
 
@@ -54,18 +56,19 @@ async def test_a_damaged_image_is_named_and_a_repeated_one_is_reported(
         assert (failed.state, failed.exit_code, failed.num_attempts) == (pb.RUN_STATE_FAILED, 65, 1)
         assert "cut.png: is damaged or cut off" in failed.error
         store.delete(cut)
-        run = await created(client, session, 2, sample_prompts=["a toy on grass"])
+        run = await created(client, session, 2, text_encoder_steps=1, sample_prompts=["a toy on grass"])
         events = await watched(client, run.name)
     assert (events[-1].run.state, events[-1].run.error) == (pb.RUN_STATE_SUCCEEDED, "")
     assert "warning: same.png is the same picture as one.png" in messages(events)
     progress = next(event.progress for event in events if event.WhichOneof("event") == "progress")
     assert progress.step_time.ToTimedelta() >= progress.data_wait.ToTimedelta()
     assert progress.step_time.ToTimedelta().total_seconds() > 0
-    assert steps(events) == [1, 2]
+    assert steps(events) == [1, 1, 2]
     sample = next(event.sample for event in events if event.WhichOneof("event") == "sample")
     assert Image.open(io.BytesIO(sample.data)).size == (64, 64)
     manifest = Checkpoints(store).get(events[-1].run.checkpoint.removeprefix("checkpoints/"))
     assert (manifest.session, manifest.run) == (session.split("/")[1], run.name.split("/")[3])
+    assert manifest.base_model == "sd15-tiny"
 
 
 async def test_a_cancelled_run_goes_on_from_its_resume_point(real: TrainerConfig, store: ObjectStore) -> None:
