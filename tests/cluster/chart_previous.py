@@ -1,36 +1,28 @@
-"""The chart before this one, packaged, with images of its own tag.
+"""The chart before this one, as it was packaged, and images of its own tag.
 
-No chart was published before 0.1.0. So the previous one is the present one under the version 0.0.9, and its images are the
-present ones under the tag 0.0.9: to Helm and to Kubernetes an upgrade from it changes the chart's version, the label that
-tells it, and the image of every container, so that every pod is replaced.
+`charts/` holds the package: the chart as it first was complete, under the version 0.0.9, for none was published before 0.1.0. A
+release puts its own package in the place of it. The images of that version are the present ones under its tag: so an upgrade
+from it changes the chart, the label that tells its version, and the image of every container, and every pod is replaced.
 """
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from images.build import version
-from tests.cluster.chart_release import CHART, IMAGES
+from tests.cluster.chart_release import IMAGES
 from tests.cluster.harness.binaries import binary
-from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.layout import CONTAINERD_SOCKET
 
-PREVIOUS: Final = "0.0.9"
+(CHART,) = Path(__file__).with_name("charts").glob("darkroom-*.tgz")
+"""The package."""
+PREVIOUS: Final = CHART.stem.removeprefix("darkroom-")
 
 
-def previous_chart(cluster: Cluster, folder: Path) -> Path:
-    """The packaged chart; its images are on the node afterwards."""
-    copy = folder / "darkroom"
-    shutil.copytree(CHART, copy)
-    about = yaml.safe_load((copy / "Chart.yaml").read_text())
-    (copy / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": PREVIOUS, "appVersion": PREVIOUS}))
-    cluster.helm("package", str(copy), f"--destination={folder}")
+def tag_images() -> None:
+    """Give the images on the node the names that the previous chart asks for."""
     for name in IMAGES:
         _tag(f"localhost/darkroom-{name}:{version()}", f"localhost/darkroom-{name}:{PREVIOUS}")
-    return folder / f"darkroom-{PREVIOUS}.tgz"
 
 
 def _tag(image: str, name: str) -> None:

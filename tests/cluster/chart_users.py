@@ -52,11 +52,7 @@ class User:
 def restricted_users(cluster: Cluster, bucket: str) -> Iterator[dict[str, User]]:
     """A user for each policy of a release with this bucket, by service; users, policies and bucket are removed at the end."""
     policies = rendered_policies(cluster, bucket)
-    admin = MinioAdmin(
-        endpoint=f"{cluster.cluster_ip(minio.SERVICE, minio.NAMESPACE)}:{minio.PORT}",
-        credentials=StaticProvider(minio.ACCESS_KEY, minio.SECRET_KEY),
-        secure=False,
-    )
+    admin = _admin(cluster)
     users = {name: User(name, f"{bucket}-{name}"[-60:], secrets.token_hex(16)) for name in policies}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -69,9 +65,20 @@ def restricted_users(cluster: Cluster, bucket: str) -> Iterator[dict[str, User]]
         yield users
     finally:
         for user in users.values():
-            admin.user_remove(user.access_key)
-            admin.policy_remove(user.access_key)
+            remove_user(cluster, user.access_key, user.access_key)
         remove_bucket(cluster, bucket)
+
+
+def remove_user(cluster: Cluster, access_key: str, policy: str) -> None:
+    """Remove a user and the policy made for it."""
+    admin = _admin(cluster)
+    admin.user_remove(access_key)
+    admin.policy_remove(policy)
+
+
+def _admin(cluster: Cluster) -> MinioAdmin:
+    keys = StaticProvider(minio.ACCESS_KEY, minio.SECRET_KEY)
+    return MinioAdmin(endpoint=minio.address(cluster), credentials=keys, secure=False)
 
 
 def rendered_policies(cluster: Cluster, bucket: str) -> dict[str, str]:
@@ -89,8 +96,7 @@ def settings(users: Mapping[str, User]) -> list[str]:
 def store_as(cluster: Cluster, bucket: str, user: User | None = None) -> ObjectStore:
     """The bucket as a user sees it; without one, as its owner."""
     keys = (user.access_key, user.secret_key) if user else (minio.ACCESS_KEY, minio.SECRET_KEY)
-    address = f"http://{cluster.cluster_ip(minio.SERVICE, minio.NAMESPACE)}:{minio.PORT}"
-    return ObjectStore(StoreConfig(address, *keys, bucket))
+    return ObjectStore(StoreConfig(f"http://{minio.address(cluster)}", *keys, bucket))
 
 
 def remove_bucket(cluster: Cluster, bucket: str) -> None:

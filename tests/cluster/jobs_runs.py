@@ -88,6 +88,7 @@ class Place:
             "store": {"endpoint": self.endpoint, "bucket": self.store.config.bucket},
             "storeSecret": {"name": minio.SECRET},
             "gpu": {"enabled": True},
+            "device": "cpu",  # the node's GPUs are made up
             "nodeSelector": {"kubernetes.io/hostname": NODE},
             "resources": {"cpu": "100m", "memory": "2Gi"},
             "tmpSize": "4Gi",

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from tests.cluster.harness.layout import CONTAINERD_SOCKET
 
 _SHARED: Final = ("libs", "protos", "models/tiny", "images", "pyproject.toml", "uv.lock", "requirements-torch.txt")
 _BUILT: Final = ROOT / "out/cluster-images.json"
+_LOCK: Final = threading.Lock()
 
 
 def bring(short: str) -> str:
@@ -38,15 +40,23 @@ def bring(short: str) -> str:
 
 def _build(image: Image, name: str) -> None:
     """Build the image unless the one in buildah's storage was made of the same files."""
-    built = json.loads(_BUILT.read_text()) if _BUILT.exists() else {}
     sources = _digest([str(Path(image.dockerfile).parent), *_SHARED])
-    if built.get(name) == [sources, _built_id(name)]:
+    if _built_before().get(name) == [sources, _built_id(name)]:
         return
+    with _LOCK:
+        base_image = base.ensure()
     wheels = [f"--wheels={os.environ['WHEELS']}"] if os.environ.get("WHEELS") else []
-    command = [sys.executable, "-m", "images.build", image.name, "--engine=buildah", f"--base={base.ensure()}", *wheels]
+    command = [sys.executable, "-m", "images.build", image.name, "--engine=buildah", f"--base={base_image}", *wheels]
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
-    _BUILT.parent.mkdir(exist_ok=True)
-    _BUILT.write_text(json.dumps(built | {name: [sources, _built_id(name)]}, indent=1))
+    with _LOCK:
+        _BUILT.parent.mkdir(exist_ok=True)
+        _BUILT.write_text(json.dumps(_built_before() | {name: [sources, _built_id(name)]}, indent=1))
+
+
+def _built_before() -> dict[str, list[str]]:
+    """Digest of the sources and id of every image built here, by name."""
+    found: dict[str, list[str]] = json.loads(_BUILT.read_text()) if _BUILT.exists() else {}
+    return found
 
 
 def _digest(paths: list[str]) -> str:

@@ -229,6 +229,7 @@ def test_the_training_was_a_job_that_asked_for_a_gpu(release: Release, shown: Sh
     (container,) = pod["spec"]["containers"]
     assert container["image"] == f"localhost/darkroom-dreambooth:{version()}"
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"name": "DARKROOM_DEVICE", "value": "cpu"} in container["env"]
     assert pod["spec"]["nodeName"] == NODE
     assert pod["spec"]["serviceAccountName"] == f"{release.fullname}-dreambooth"
     assert "No such file or directory" in shown.jobs.place_of_tokens

@@ -15,6 +15,10 @@ def test_the_first_refused_call_wakes_an_engine(tmp_path: Path) -> None:
     test_monitoring.play_scaler(program("promtool"), tmp_path)
 
 
+def test_a_second_trainer_changes_no_panel(tmp_path: Path) -> None:
+    test_monitoring.play_replicas(program("promtool"), tmp_path)
+
+
 def test_promtool_sees_a_wrong_rule(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("groups: [{name: a, rules: [{alert: B, expr: 'sum(up'}]}]")
     command = [program("promtool"), "check", "rules", "wrong.yaml"]

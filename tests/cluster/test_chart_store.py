@@ -2,31 +2,47 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from artifacts import weed
 from darkroom.trainer.v1 import session_pb2
 from darkroom_cli.clients import connect
 
 from tests.cluster.chart_release import CHART, SERVICES, Release, bring_all, is_ready, objects_in, room
 from tests.cluster.chart_training import fill_session
 from tests.cluster.harness.client import Cluster, CommandError
+from tests.cluster.harness.images import import_image, write_image
 from tests.cluster.harness.layout import MINIO_IMAGE, STATE
 from tests.cluster.harness.processes import wait_until
+from tests.helm.test_operators_page import BLOCKS
 
 pytestmark = pytest.mark.timeout(600)
 USER = 10001
 CLAIM = "data-darkroom-trial-store-0"
-TRIAL = (
-    f"--values={CHART / 'examples' / 'values-trial.yaml'}",
-    "--set=images.registry=localhost",
-    "--set=store.endpoint=",
-    "--set=store.existingSecret=",
-    "--set=trainer.namespace=",
-    f"--set=trialStore.image.repository={MINIO_IMAGE.partition('/')[2].partition(':')[0]}",
-    f"--set-string=trialStore.image.tag={MINIO_IMAGE.rpartition(':')[2]}",
-)
+STORAGE_CLASS = "grows"
+(SIZES,) = [text for _, mark, text in BLOCKS if mark == " e2e trial"]
+SEAWEEDFS_IMAGE = "localhost/darkroom-seaweedfs:1"
+
+
+def trial(example: str, image: str) -> tuple[str, ...]:
+    """Arguments of Helm for a file of examples/ and the image of its store."""
+    repository, _, tag = image.partition("/")[2].partition(":")
+    return (
+        f"--values={CHART / 'examples' / example}",
+        "--set=images.registry=localhost",
+        "--set=store.endpoint=",
+        "--set=store.existingSecret=",
+        "--set=trainer.namespace=",
+        f"--set=trialStore.image.repository={repository}",
+        f"--set-string=trialStore.image.tag={tag}",
+    )
+
+
+TRIAL = (*trial("values-trial.yaml", MINIO_IMAGE), f"--set=trialStore.persistence.storageClassName={STORAGE_CLASS}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +59,7 @@ def release(cluster: Cluster) -> Iterator[Release]:
 
 @pytest.fixture
 def volume(release: Release) -> Iterator[None]:
-    """A volume for the trial store's claim: the cluster has no StorageClass that would make one."""
+    """A volume for the trial store's claim, and its StorageClass: the cluster has none that would make one."""
     folder = STATE / "volumes" / release.namespace
     folder.mkdir(parents=True)
     os.chown(folder, USER, USER)
@@ -54,12 +70,17 @@ def volume(release: Release) -> Iterator[None]:
         "hostPath": {"path": str(folder), "type": "Directory"},
         "claimRef": claim,
         "persistentVolumeReclaimPolicy": "Retain",
+        "storageClassName": STORAGE_CLASS,
     }
+    kind: dict[str, Any] = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "allowVolumeExpansion": True}
+    nobody = {"provisioner": "kubernetes.io/no-provisioner", "metadata": {"name": STORAGE_CLASS}}
+    release.cluster.apply(kind | nobody)
     made: dict[str, Any] = {"apiVersion": "v1", "kind": "PersistentVolume", "spec": spec}
     release.cluster.apply(made | {"metadata": {"name": release.namespace}})
     yield
     release.kubectl("delete", "pods", "--all", "--grace-period=5")
     release.cluster.kubectl("delete", "persistentvolume", release.namespace, "--wait=false")
+    release.cluster.kubectl("delete", "storageclass", STORAGE_CLASS)
     shutil.rmtree(folder)
 
 
@@ -71,6 +92,7 @@ def test_data_of_the_trial_store_outlives_the_release(release: Release, volume: 
     first = release.token
     with release.forwarded() as where, connect(where) as clients:
         fill_session(clients, "kept")
+    grow(release)
     release.helm("uninstall", "--wait")
     kept = {f"{release.namespace}/persistentvolumeclaim/{CLAIM}"}
     wait_until(
@@ -86,6 +108,27 @@ def test_data_of_the_trial_store_outlives_the_release(release: Release, volume: 
         found = clients.sessions.ListSessions(session_pb2.ListSessionsRequest()).sessions
     assert [session.name for session in found] == ["sessions/kept"]
     assert "Phase:          Succeeded" in again.helm("test", "--timeout=5m")
+
+
+def grow(release: Release) -> None:
+    """As docs/operators.md says."""
+    env = release.cluster.env | {"NAMESPACE": release.namespace, "RELEASE": release.name}
+    command = ["bash", "-euo", "pipefail", "-c", SIZES]
+    done = subprocess.run(command, cwd=CHART.parents[1], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    wanted = release.cluster.get("pvc", CLAIM, "--namespace", release.namespace)["spec"]["resources"]["requests"]
+    assert wanted == {"storage": "50Gi"}
+
+
+def test_a_trial_on_seaweedfs(release: Release, tmp_path: Path) -> None:
+    archive = tmp_path / "seaweedfs.tar"
+    write_image(archive, SEAWEEDFS_IMAGE, {"weed": Path(weed.binary())}, ["/weed"])
+    import_image(archive)
+    example = trial("values-trial-seaweedfs.yaml", SEAWEEDFS_IMAGE)
+    release.install(*example, "--set=trialStore.persistence.enabled=false")
+    with release.forwarded() as where, connect(where) as clients:
+        fill_session(clients, "weeds")
+    assert "Phase:          Succeeded" in release.helm("test", "--timeout=5m")
 
 
 def test_wrong_credentials_are_told_by_the_hook(release: Release) -> None:

@@ -11,36 +11,11 @@ from darkroom.trainer.v1.session_pb2 import ListSessionsRequest
 from darkroom.trainer.v1.session_pb2_grpc import SessionServiceStub
 
 from tests.cluster import chart_users
+from tests.cluster.chart_certificates import certificate
 from tests.cluster.chart_release import SERVICES, bring_all, is_ready, room
 from tests.cluster.harness.client import Cluster
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def certificate(folder: Path, names: list[str]) -> None:
-    """ca.crt, and tls.crt and tls.key for these names, signed by it."""
-    lines = "\n".join(f"DNS.{index} = {name}" for index, name in enumerate(names, 1))
-    (folder / "names").write_text(f"subjectAltName = @names\n[names]\n{lines}\n")
-    authority = (
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-subj",
-        "/CN=tests",
-        "-days",
-        "2",
-    )
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=darkroom")
-    for command in (
-        ("req", *authority, "-keyout", "ca.key", "-out", "ca.crt"),
-        ("req", *key, "-keyout", "tls.key", "-out", "tls.csr"),
-        ("x509", "-req", "-in", "tls.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-         "-extfile", "names", "-out", "tls.crt"),
-    ):  # fmt: skip
-        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
 
 
 def test_tls_from_a_secret(cluster: Cluster, images_on_node: Callable[[str], str], tmp_path: Path) -> None:

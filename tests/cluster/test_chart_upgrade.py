@@ -1,7 +1,6 @@
 """Upgrade, rollback and removal of a release while a training runs; two releases side by side."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,8 +11,8 @@ from darkroom_cli.clients import connect
 from darkroom_cli.connection import Connection
 
 from images.build import version
-from tests.cluster import chart_users
-from tests.cluster.chart_previous import PREVIOUS, previous_chart
+from tests.cluster import chart_previous, chart_users
+from tests.cluster.chart_previous import PREVIOUS
 from tests.cluster.chart_release import SERVICES, Release, bring_all, is_ready, objects_in, room
 from tests.cluster.chart_training import Running, fill_session, start_run
 from tests.cluster.harness.client import Cluster, CommandError
@@ -27,6 +26,7 @@ STEPS = 700
 @pytest.fixture(scope="module", autouse=True)
 def images(images_on_node: Callable[[str], str]) -> None:
     bring_all(images_on_node)
+    chart_previous.tag_images()
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def identity(pod: dict[str, Any]) -> tuple[str, int, str]:
     return pod["metadata"]["uid"], status["restartCount"], status.get("containerID", "")
 
 
-def test_upgrade_rollback_uninstall_while_a_training_runs(release: Release, tmp_path: Path) -> None:
+def test_upgrade_rollback_uninstall_while_a_training_runs(release: Release) -> None:
     before = objects_in(release.cluster, release.namespace, release.training)
-    release.install(chart=previous_chart(release.cluster, tmp_path))
+    release.install(chart=chart_previous.CHART)
     assert tags(release) == {name: {PREVIOUS} for name in SERVICES}
     with release.forwarded() as where, connect(where) as clients:
         token = where.token

@@ -4,6 +4,7 @@ import json
 import secrets
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import chart_users
+from tests.cluster.chart_certificates import signing
 from tests.cluster.chart_release import SERVICES, bring_all, objects_in
 from tests.cluster.harness import store as minio
 from tests.cluster.harness.client import Cluster
@@ -21,8 +23,12 @@ pytestmark = pytest.mark.timeout(1500)
 ROOT = Path(__file__).parents[2]
 BUCKET = "darkroom"
 """The chart's own, for the page names none."""
-FIRST, *MIDDLE = [text for _, mark, text in BLOCKS if mark == " e2e"]
-(LAST,) = [text for _, mark, text in BLOCKS if mark == " e2e last"]
+FIRST, *MIDDLE = [text for _, mark, text in BLOCKS if mark in (" e2e", " e2e serves")]
+LAST = [text for _, mark, text in BLOCKS if mark == " e2e last"]
+(SERVES,) = [text for _, mark, text in BLOCKS if mark == " e2e serves"]
+ISSUER = "tls.certManager"
+PORTS = 2
+"""That SERVES forwards."""
 
 
 @dataclass
@@ -36,13 +42,27 @@ class Operator:
     def do(self, block: str) -> str:
         """Execute a block in the repository's folder, in a shell that ends at the first error."""
         start = time.monotonic()
-        command = ["bash", "-euo", "pipefail", "-c", f"{FIRST}\n{block}"]
-        env = self.cluster.env | self.names
+        command, env = shell(block), self.cluster.env | self.names
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=960)
         print(f"{time.monotonic() - start:6.1f} s  {block.strip().splitlines()[0]}")
         assert done.returncode == 0, f"{block}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         self.said[block] = done.stdout
         return done.stdout
+
+    def use(self, block: str) -> None:
+        """Execute a block that goes on until it is ended, and use what it serves meanwhile."""
+        env = self.cluster.env | self.names
+        with subprocess.Popen(
+            shell(f"exec {block}"), cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            try:
+                assert process.stdout is not None
+                lines = [process.stdout.readline() for _ in range(PORTS)]
+                assert all(line.startswith("Forwarding from 127.0.0.1:") for line in lines), lines
+                with urllib.request.urlopen("http://127.0.0.1:7860/", timeout=30) as page:
+                    assert "<title>" in page.read().decode()
+            finally:
+                process.terminate()
 
     def output_of(self, words: str) -> str:
         """What the one block with these words printed."""
@@ -50,8 +70,13 @@ class Operator:
         return self.said[block]
 
 
+def shell(block: str) -> list[str]:
+    """A shell that knows the names of the page and ends at the first error."""
+    return ["bash", "-euo", "pipefail", "-c", f"{FIRST}\n{block}"]
+
+
 @pytest.fixture
-def operator(cluster: Cluster, images_on_node: Callable[[str], str]) -> Iterator[Operator]:
+def operator(cluster: Cluster, images_on_node: Callable[[str], str], tmp_path: Path) -> Iterator[Operator]:
     """The names that the page leaves open; afterwards nothing of them is there."""
     bring_all(images_on_node)
     suffix = secrets.token_hex(3)
@@ -63,9 +88,15 @@ def operator(cluster: Cluster, images_on_node: Callable[[str], str]) -> Iterator
         "STORE": minio.ENDPOINT,
         "ACCESS_KEY": minio.ACCESS_KEY,
         "SECRET_KEY": minio.SECRET_KEY,
+        "CAPTIONER_ACCESS_KEY": f"captioner-{suffix}",
+        "CAPTIONER_SECRET_KEY": secrets.token_hex(16),
+        # The alias `store`: this machine does not know the name of the Service.
+        "MC_HOST_store": f"http://{minio.ACCESS_KEY}:{minio.SECRET_KEY}@{minio.address(cluster)}",
+        "MC_CONFIG_DIR": str(tmp_path),
     }
     chart_users.remove_bucket(cluster, BUCKET)
     yield Operator(cluster, names)
+    chart_users.remove_user(cluster, names["CAPTIONER_ACCESS_KEY"], "darkroom-captioner")
     cluster.kubectl("delete", "namespace", names["NAMESPACE"], names["TRAINING"], "--ignore-not-found", "--wait=false")
     cluster.kubectl("delete", "priorityclass", "darkroom-training", "--ignore-not-found")
     chart_users.remove_bucket(cluster, BUCKET)
@@ -74,10 +105,17 @@ def operator(cluster: Cluster, images_on_node: Callable[[str], str]) -> Iterator
 def test_every_command_of_the_page(operator: Operator) -> None:
     names = operator.names
     for block in MIDDLE:
-        operator.do(block)
+        if block == SERVES:
+            operator.use(block)
+        elif ISSUER in block:
+            with signing(operator.cluster, names["NAMESPACE"]):
+                operator.do(block)
+        else:
+            operator.do(block)
     check_output(operator)
     # The page's own objects: namespaces, Secrets, a quota. What the release had is gone, and the bucket is not.
-    operator.do(LAST)
+    for block in LAST:
+        operator.do(block)
     namespaces = (names["NAMESPACE"], names["TRAINING"])
     kept = {f"{namespace}/secret/darkroom-store" for namespace in namespaces} | {
         f"{names['TRAINING']}/resourcequota/gpus"
@@ -99,9 +137,12 @@ def check_output(operator: Operator) -> None:
     )
     assert "resourcequota/gpus created" in operator.output_of("create quota")
     assert "successfully rolled out" in operator.output_of("rollout restart")
-    # install, priority class, replicas: then the way back
+    assert f"policy darkroom-captioner to user {operator.names['CAPTIONER_ACCESS_KEY']}" in " ".join(
+        operator.output_of("mc admin").split()
+    )
+    # install, priority class, TLS, replicas: then the way back
     history = operator.output_of("helm history")
-    assert [line.split()[0] for line in history.splitlines() if "\tdarkroom-" in line] == ["1", "2", "3"]
+    assert [line.split()[0] for line in history.splitlines() if "\tdarkroom-" in line] == ["1", "2", "3", "4"]
     assert "Rollback was a success" in history
     pods = operator.output_of("kubectl logs --namespace")
     for service in SERVICES:

@@ -12,7 +12,7 @@ from tests.helm.chart import CHART
 from tests.helm.test_readme import ENTRIES
 
 TEXT = (CHART.parents[1] / "docs" / "operators.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)( e2e(?: last)?)?\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```(\w+)( e2e(?: \w+)?)?\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 PATHS = {".".join(entry.path) for entry in ENTRIES}
 TOP = {path.partition(".")[0] for path in PATHS}
 
@@ -24,11 +24,11 @@ def table(header: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-def test_there_are_blocks_for_the_cluster_tests() -> None:
-    marked = [block for block in BLOCKS if block[1]]
-    assert len(marked) >= 10
-    assert [block[1] for block in marked].count(" e2e last") == 1
-    assert all(language == "sh" for language, _, _ in marked)
+def test_every_command_is_for_the_cluster_tests() -> None:
+    commands = [mark for language, mark, _ in BLOCKS if language == "sh"]
+    assert len(commands) >= 15
+    assert set(commands) == {" e2e", " e2e serves", " e2e trial", " e2e last"}
+    assert not any(mark for language, mark, _ in BLOCKS if language != "sh")
 
 
 @pytest.mark.parametrize("text", [text for language, _, text in BLOCKS if language == "sh"])

