@@ -31,6 +31,18 @@ def test_list_is_in_order_of_name(sessions: Sessions) -> None:
     assert [session.name for session in sessions.list()] == ["9-lives", "cat", "dog", "eel"]
 
 
+def test_who_stops_asking_for_images_stops_the_requests(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        sessions.store.put(f"sessions/dog/instance_images/{number}.png", b"image")
+    asked: list[str] = []
+    stat = sessions.store.stat
+    monkeypatch.setattr(sessions.store, "stat", lambda key: asked.append(key) or stat(key))
+    images = sessions.each_image("dog")
+    assert next(images).filename == "0.png"
+    images.close()
+    assert len(asked) < 60
+
+
 def test_create_twice(sessions: Sessions) -> None:
     with pytest.raises(AlreadyExists, match="session 'dog'"):
         sessions.create("dog", description="other")

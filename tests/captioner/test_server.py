@@ -1,5 +1,6 @@
 """The captioner as its clients see it."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -362,3 +363,34 @@ async def test_a_session_waits_while_the_queue_is_full(
     assert refused  # four images in flight, one place
     assert ["red" in outcome.caption for outcome in outcomes] == [True] * 4
     assert [outcome.error for outcome in outcomes] == [""] * 4
+
+
+async def test_a_session_that_outlasts_the_drain_goes_on_at_the_next_server(
+    config: CaptionerConfig, generation_model: GenerationModel, store: ObjectStore
+) -> None:
+    sessions = Sessions(store)
+    sessions.create("discs")
+    names = [f"{number:02}.png" for number in range(60)]
+    for name in names:
+        sessions.put_image("discs", name, png(scene("red")))
+    request = pb.CaptionSessionRequest(session="sessions/discs")
+    config = replace(config, retrieval_model="", max_batch_images=1)
+    server, captioner = build(config)
+    async with running(server) as target, channel(target, TOKEN) as opened:
+        await captioner.load(lambda: generation_model, None)
+        call = CaptionerServiceStub(opened).CaptionSession(request)
+        told = [(await call.read()).image]
+        stopping = asyncio.ensure_future(server.stop(0.1))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            told += [message.image async for message in call]
+        await stopping
+        await captioner.close()
+    assert (caught.value.code(), reason(caught.value)) == (StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    server, captioner = build(config)
+    async with running(server) as target, channel(target, TOKEN) as opened:
+        await captioner.load(lambda: generation_model, None)
+        outcomes = [message async for message in CaptionerServiceStub(opened).CaptionSession(request)]
+        await captioner.close()
+    assert len(told) < len(names) == len(outcomes)
+    assert set(told) <= {outcome.image for outcome in outcomes if outcome.skipped}
+    assert all("red" in outcome.caption for outcome in outcomes)

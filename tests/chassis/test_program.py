@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from chassis import client
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 HERE = Path(__file__).parent
@@ -138,6 +139,25 @@ async def test_sigterm_waits_for_no_watch(launch: Any, failure: Any, echo: Modul
         assert await program.finish() == (0, "closed\n")
     assert ended.info, (ended.code, ended.message)
     assert (ended.code, ended.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
+async def test_calls_that_outlast_the_drain_are_told_to_try_again(launch: Any, failure: Any, echo: ModuleType) -> None:
+    request = echo.echo_pb2.EchoRequest(text="a")
+    async with launch(DARKROOM_AUTH="off", DARKROOM_DRAIN_SECONDS="0.5") as program:
+        target = (await program.logged("listens"))["grpc"]
+        async with client.channel(target) as channel:
+            stub = echo.echo_pb2_grpc.EchoServiceStub(channel)
+            chat, upload = stub.Chat(), stub.Join()
+            await chat.write(request)
+            assert (await chat.read()).text == "a"
+            await upload.write(request)
+            program.process.send_signal(signal.SIGTERM)
+            ended = [await failure(chat), await failure(upload)]
+        assert await program.finish() == (0, "closed\n")
+    for each in ended:
+        assert each.info, (each.code, each.message)
+        assert (each.code, each.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+        assert each.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
 
 
 async def test_a_second_signal_ends_a_drain_that_waits(launch: Any, echo: ModuleType) -> None:

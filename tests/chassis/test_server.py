@@ -6,13 +6,14 @@ import ipaddress
 import logging
 import socket
 import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import grpc
 import pytest
-from chassis import client
+from chassis import calls, client
 from chassis.config import ConfigError, ServerConfig
 from chassis.server import Binding, Server, StartError
 from chassis.testing import running
@@ -190,6 +191,19 @@ class TestPorts:
             assert (await stub.Say(echo.echo_pb2.EchoRequest(text="a"))).text == "a"
 
 
+class SlowContext:
+    """grpc's context of a call, whose messages need a moment to leave."""
+
+    def __init__(self, context: Any, sending: asyncio.Event) -> None:
+        self._context = context
+        self._sending = sending
+
+    async def write(self, data: bytes) -> None:
+        self._sending.set()
+        await asyncio.sleep(0.1)
+        await self._context.write(data)
+
+
 class TestDrain:
     async def test_calls_in_flight_finish_and_new_ones_are_refused(
         self, serve: Any, failure: Any, echo: ModuleType
@@ -217,17 +231,60 @@ class TestDrain:
         assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
         assert refused.trailer["grpc-retry-pushback-ms"] == "1000"
 
-    async def test_calls_that_outlast_the_drain_are_cancelled(self, serve: Any, echo: ModuleType) -> None:
+    async def test_calls_that_outlast_the_drain_are_told_to_try_again(
+        self, serve: Any, failure: Any, echo: ModuleType, count: Any
+    ) -> None:
         async def act(request: Any, context: Any) -> None:
             await asyncio.Event().wait()
 
-        servicer = echo.EchoServicer(act)
+        servicer, request = echo.EchoServicer(act), echo.echo_pb2.EchoRequest(text="a", times=1)
         async with serve(servicer) as (server, stub):
-            call = stub.Repeat(echo.echo_pb2.EchoRequest(text="a", times=1))
+            call = stub.Repeat(request)
             await call.read()
+            saying = asyncio.ensure_future(failure(stub.Say(request)))
+            while count(server.registry, "darkroom_grpc_in_flight", "Say") != 1:
+                await asyncio.sleep(0.01)
             await server.stop(0.01)
-            await servicer.closed.wait()
-            assert await call.code() is not grpc.StatusCode.OK
+            assert servicer.closed.is_set()
+            ended = [await failure(call), await saying]
+        assert [(each.code, each.info.reason) for each in ended] == [(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")] * 2
+
+    async def test_an_answer_that_is_being_sent_is_no_failure(
+        self, serve: Any, echo: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sending, send = asyncio.Event(), calls.Call.send
+
+        async def slowly(self: calls.Call, data: bytes, is_last: bool = False) -> None:
+            context = self.context
+            self.context = SlowContext(context, sending)
+            try:
+                await send(self, data, is_last)
+            finally:
+                self.context = context
+
+        monkeypatch.setattr(calls.Call, "send", slowly)
+        async with serve() as (server, stub):
+            saying = asyncio.ensure_future(stub.Say(echo.echo_pb2.EchoRequest(text="a")))
+            await sending.wait()
+            await server.stop(0)
+            assert (await saying).text == "a"
+
+    async def test_a_client_that_does_not_read_holds_no_stop(
+        self, serve: Any, echo: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Talkative(echo.EchoServicer):  # type: ignore[misc, name-defined]
+            async def Repeat(self, request: Any, context: Any) -> AsyncIterator[Any]:
+                while True:
+                    yield echo.echo_pb2.EchoResponse(text="a" * 1024**2)
+
+        monkeypatch.setattr("chassis.server.INTERRUPT_SECONDS", 0.1)
+        async with serve(Talkative()) as (server, stub):
+            call = stub.Repeat(echo.echo_pb2.EchoRequest(text="a"))
+            await call.read()
+            async with asyncio.timeout(10):
+                await server.stop(0.1)
+            call.cancel()
+        assert "calls do not end and are cut off" in caplog.messages
 
     async def test_a_second_stop_cuts_the_drain_short(self, serve: Any, echo: ModuleType) -> None:
         async with serve() as (server, stub):

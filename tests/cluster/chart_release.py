@@ -17,6 +17,8 @@ from tests.cluster.harness.client import Cluster
 
 CHART: Final = Path(__file__).parents[2] / "helm" / "darkroom"
 SMALL: Final = Path(__file__).with_name("values-small.yaml")
+GPU: Final = Path(__file__).with_name("values-gpu.yaml")
+"""What the present chart knows and the previous one does not."""
 SERVICES: Final = ("captioner", "trainer", "converter", "webui-gateway", "webui-engine")
 IMAGES: Final = (*SERVICES, "tools", "dreambooth")
 _GRPC, _HTTP = 50051, 7860
@@ -62,7 +64,8 @@ class Release:
 
     def _apply(self, verb: str, chart: Path, *arguments: str) -> str:
         own = [f"--set=store.bucket={self.bucket}", f"--set=trainer.namespace={self.training}"]
-        return self.helm(verb, str(chart), f"--values={SMALL}", *own, "--wait", "--timeout=8m", *arguments)
+        files = [f"--values={file}" for file in (SMALL, GPU)[: 2 if chart == CHART else 1]]
+        return self.helm(verb, str(chart), *files, *own, "--wait", "--timeout=8m", *arguments)
 
     def kubectl(self, *arguments: str) -> str:
         """kubectl in its namespace."""

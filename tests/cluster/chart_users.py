@@ -1,5 +1,6 @@
 """MinIO users as docs/operators.md makes them: one for each service, with the policy that the chart renders for it."""
 
+import json
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -70,10 +71,12 @@ def restricted_users(cluster: Cluster, bucket: str) -> Iterator[dict[str, User]]
 
 
 def remove_user(cluster: Cluster, access_key: str, policy: str) -> None:
-    """Remove a user and the policy made for it."""
+    """Remove a user and the policy made for it, where they are there."""
     admin = _admin(cluster)
-    admin.user_remove(access_key)
-    admin.policy_remove(policy)
+    if access_key in json.loads(admin.user_list()):
+        admin.user_remove(access_key)
+    if policy in json.loads(admin.policy_list()):
+        admin.policy_remove(policy)
 
 
 def _admin(cluster: Cluster) -> MinioAdmin:

@@ -27,14 +27,20 @@ _LOCK: Final = threading.Lock()
 
 
 def bring(short: str) -> str:
-    """Have `darkroom-<short>` on the node; returns its full name. Raises CalledProcessError after what the build printed."""
+    """Have `darkroom-<short>` on the node; returns its full name. Raises what `built` raises."""
     (image,) = (image for image in IMAGES if image.name == f"darkroom-{short}")
-    name = reference(image, "localhost", version(), "cpu")
-    if os.environ.get("DARKROOM_E2E_BUILD") != "0":
-        _build(image, name)
+    name = built(image)
     wanted, there = f"sha256:{_built_id(name)}", _on_node()
     if name not in there or there[name] != there.get(wanted):
         import_image(name)
+    return name
+
+
+def built(image: Image) -> str:
+    """Have the image in buildah's storage; returns its full name. Raises CalledProcessError after what the build printed."""
+    name = reference(image, "localhost", version(), "cpu")
+    if os.environ.get("DARKROOM_E2E_BUILD") != "0":
+        _build(image, name)
     return name
 
 

@@ -78,6 +78,7 @@ def volume(release: Release) -> Iterator[None]:
     made: dict[str, Any] = {"apiVersion": "v1", "kind": "PersistentVolume", "spec": spec}
     release.cluster.apply(made | {"metadata": {"name": release.namespace}})
     yield
+    release.helm("uninstall", "--ignore-not-found")  # else pods that are deleted come again
     release.kubectl("delete", "pods", "--all", "--grace-period=5")
     release.cluster.kubectl("delete", "persistentvolume", release.namespace, "--wait=false")
     release.cluster.kubectl("delete", "storageclass", STORAGE_CLASS)

@@ -20,7 +20,14 @@ from tests.cluster.harness.client import Cluster
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, WRITERS = 30, 12
-CONFORMANCE = ("test_conditional.py", "test_store.py", "test_writer.py", "test_checkpoints.py", "test_sessions.py")
+CONFORMANCE = (
+    "test_conditional.py",
+    "test_store.py",
+    "test_writer.py",
+    "test_checkpoints.py",
+    "test_reservation.py",
+    "test_sessions.py",
+)
 
 
 @pytest.fixture

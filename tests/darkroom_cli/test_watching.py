@@ -43,3 +43,11 @@ def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = streams([1, grpc.StatusCode.UNAVAILABLE], [2])
     with pytest.raises(Ended):
         list(watching.follow(lambda: next(opened), pause_seconds=0))
+
+
+def test_a_service_that_has_not_been_heard_is_not_waited_for_if_it_must_answer() -> None:
+    away = grpc.StatusCode.UNAVAILABLE
+    opened = streams([away], [1, away], [away], [1, 2])
+    with pytest.raises(Ended):
+        list(watching.follow(lambda: next(opened), pause_seconds=0, must_answer=True))
+    assert list(watching.follow(lambda: next(opened), pause_seconds=0, must_answer=True)) == [1, 1, 2]

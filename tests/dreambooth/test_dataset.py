@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from artifacts.errors import CaptionInvalid
 from artifacts.sessions import Sessions
-from dreambooth import dataset
+from dreambooth import dataset, watch
 from dreambooth.dataset import TrainingImage
-from dreambooth.errors import PictureInvalid, SessionUnusable
+from dreambooth.errors import PictureInvalid, SessionUnusable, Stopped
+from dreambooth.exits import StopSignal
 from dreambooth.recipe import Recipe, parse
+from dreambooth.watch import Watch
 from PIL import Image
 
 Load = Callable[..., tuple[TrainingImage, ...]]
@@ -105,6 +107,43 @@ def test_hidden_file_is_skipped_and_a_duplicate_is_reported(load: Load, sessions
     warnings: list[str] = []
     assert len(load(sessions, recipe, warnings)) == 4
     assert any("sks_toy again.png is the same picture as sks_toy (0).png" in warning for warning in warnings)
+
+
+def test_many_duplicates_are_reported_in_a_few_words(load: Load, sessions: Sessions, recipe: Recipe) -> None:
+    content = sessions.read_image("toy", "sks_toy (0).png")
+    for number in range(30):
+        sessions.put_image("toy", f"twin {number}.png", content, 64, 64)
+    warnings: list[str] = []
+    assert len(load(sessions, recipe, warnings)) == 33
+    assert len(warnings) == 21
+    assert warnings[-1] == "and 10 more images are there twice"
+
+
+def test_how_far_it_is_is_told(
+    sessions: Sessions, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_TELL_SECONDS", 0.0)
+    told: list[str] = []
+    dataset.load(sessions, "toy", recipe, [64], tmp_path, print, Watch(told.append))
+    assert told == [f"{what} images: {done} of 3" for what in ("looking at", "fetching") for done in (1, 2)]
+
+
+def test_sigterm_ends_it_before_all_images_are_there(
+    sessions: Sessions, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, read, fetched = StopSignal(), sessions.read_image, []
+    for number in range(100):
+        sessions.put_image("toy", f"{number}.png", b"not looked at")
+
+    def read_once(session: str, filename: str) -> bytes:
+        fetched.append(filename)
+        stop.set()
+        return read(session, filename)
+
+    monkeypatch.setattr(sessions, "read_image", read_once)
+    with pytest.raises(Stopped):
+        dataset.load(sessions, "toy", recipe, [64], tmp_path, print, Watch(stop=stop))
+    assert 0 < len(fetched) < 60
 
 
 def test_image_put_into_the_bucket_by_hand_is_trained_on(load: Load, sessions: Sessions, recipe: Recipe) -> None:

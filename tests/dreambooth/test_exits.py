@@ -22,6 +22,7 @@ def caused_by(cause: Exception) -> Exception:
     [
         (ConfigError(("x",)), 64),
         (errors.RecipeInvalid(("x",)), 64),
+        (errors.DeviceUnusable("x"), 64),
         (errors.PictureInvalid(("x",)), 65),
         (artifacts_errors.CaptionInvalid("key", "x"), 65),
         (artifacts_errors.InvalidName("file name", "x", "y"), 65),

@@ -162,6 +162,15 @@ def test_a_run_that_is_no_run_ends_with_64(start: Start) -> None:
     assert "DARKROOM_RUN is 'first': expected" in said
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_gpu_that_is_not_there_ends_with_64(start: Start, order: Order, sessions: Sessions, processes: str) -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    code, said = end_of(start(order(), DARKROOM_DEVICE="cuda", DARKROOM_PROCESSES=processes, **hidden))
+    assert code == 64, said
+    assert "DARKROOM_DEVICE is 'cuda', but torch cannot compute on GPU 0" in records_of(sessions)[-1]["text"]
+    assert "Traceback" not in said
+
+
 def test_store_away_ends_with_75(start: Start, order: Order) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

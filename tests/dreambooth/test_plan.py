@@ -10,7 +10,20 @@ import pytest
 import torch
 from artifacts.sessions import Sessions
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from dreambooth import base_model, case, cheaper, device_peaks, dry_run, lora, memory, micro_step, parts, plan, stages
+from dreambooth import (
+    base_model,
+    case,
+    cheaper,
+    device_peaks,
+    dry_run,
+    lora,
+    memory,
+    micro_step,
+    parts,
+    plan,
+    stages,
+    text,
+)
 from dreambooth.case import Case
 from dreambooth.errors import MemoryTooSmall
 from dreambooth.micro_step import MicroStep
@@ -297,6 +310,25 @@ def test_the_largest_pictures_and_all_caches_count(
     assert found.cache_bytes["text_encoder"] > latents
 
 
+def test_states_of_many_prompts_count_up_to_the_size_of_their_cache(
+    placed: Callable[..., Order], model: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = case.of(placed(crop="center"), model).cache_bytes["unet"]
+    monkeypatch.setattr(text, "MAX_CACHE_BYTES", 1000)
+    assert case.of(placed(crop="center"), model).cache_bytes["unet"] == free - 2 * 16 * 768 * 4 + 1000
+
+
+def test_many_prompts_are_named_in_a_few_words(placed: Callable[..., Order], model: Parts, sessions: Sessions) -> None:
+    for number in range(30):
+        sessions.put_image("toy", f"sks_toy (1{number:02}).png", encoded(picture(number)), 64, 64)
+        sessions.set_caption("toy", f"sks_toy (1{number:02}).png", f"no. {number}")
+    wanted, told = placed(use_captions=True), _Told()
+    plan.announce(plan.make(wanted, model, 2**40), replace(wanted, records=told), model)
+    lines = told.infos.splitlines()
+    assert sum(line.startswith("prompt: ") for line in lines) == 20
+    assert lines[-1] == "and 11 more prompts"
+
+
 def test_gpus_are_known_by_whole_words() -> None:
     assert device_peaks.flops_per_second("NVIDIA H100 80GB HBM3", "bf16") == 989e12
     assert device_peaks.flops_per_second("NVIDIA H100 PCIe", "bf16") == 756e12
@@ -330,10 +362,13 @@ class _Told:
 
     def __init__(self) -> None:
         self.warnings = ""
+        self.infos = ""
 
     def message(self, text: str, level: str = "info") -> None:
         if level == "warning":
             self.warnings += text + "\n"
+        else:
+            self.infos += text + "\n"
 
 
 def test_averaging_between_processes_costs_a_message_and_not_all_gradients(sd15: Parts) -> None:

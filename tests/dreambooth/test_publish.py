@@ -3,15 +3,18 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from artifacts.checkpoints import Checkpoints
+from artifacts.checkpoints import Checkpoints, CheckpointWriter
+from artifacts.sessions import Sessions
 from diffusers import StableDiffusionPipeline
 from dreambooth import publish
-from dreambooth.errors import BaseModelInvalid, Diverged
+from dreambooth.errors import BaseModelInvalid, Diverged, LeaseLost
+from dreambooth.writer_record import decode
 from safetensors.torch import load_file, save_file
 
 Order = Callable[..., dict[str, Any]]
@@ -83,6 +86,28 @@ def test_copies_of_weights_and_hidden_files_stay_behind(micro: Path, tmp_path: P
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(b"x")
     assert list(publish.files_of(folder)) == list(publish.files_of(micro))
+
+
+def test_a_run_that_is_replaced_right_before_the_manifest_publishes_nothing(
+    order: Order, train: Train, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = "sessions/toy/runs/slow", sessions.store
+    original = CheckpointWriter.publish
+
+    def late(writer: CheckpointWriter, *arguments: Any) -> Any:
+        """Another process takes the run over at this moment; the renewals have not met it yet."""
+        monkeypatch.undo()
+        key = f"{run}/writer.json"
+        before = decode(key, store.get(key))
+        store.put(key, replace(before, token=before.token + 1, nonce="other").encode())
+        Checkpoints(store).revoke("toy-slow", run, before.token + 1)
+        return original(writer, *arguments)
+
+    monkeypatch.setattr(CheckpointWriter, "publish", late)
+    with pytest.raises(LeaseLost, match="with token 2, while this process held token 1"):
+        train(order(), run)
+    assert list(Checkpoints(store).list()) == []
+    assert [found.key for found in store.list("checkpoints/")] == ["checkpoints/toy-slow/manifest.json"]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ MOMENTS: Final[Mapping[str, Moment]] = {
     "drawing the third class image": Moment("dreambooth.samples:draw", _call(3)),
     "inside an accumulation": Moment("dreambooth.loss:of_batch", _call(5)),
     "weights are new, the step is not counted": Moment("dreambooth.state:StageState.advance", _call(2)),
-    "copying the state": Moment("dreambooth.state:_save", _call(1)),
+    "copying the state": Moment("dreambooth.tensor_file:write", _call(2)),
     "uploading a resume point": Moment("dreambooth.resume_points:ResumePoints._put_manifest", _call(1)),
     "listing a resume point": Moment("dreambooth.lease:Lease.publish", _call(1)),
     "between the stages": Moment("dreambooth.work:Work._leave", _call(1)),

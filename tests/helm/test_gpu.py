@@ -7,6 +7,10 @@ import pytest
 import yaml
 from jobs import placement
 from jobs.execution_file import read_execution
+from jobs.manifest import environment_of
+from jobs.recipe import Recipe
+from jobs.render import render
+from jobs.run_spec import RunSpec
 
 from images.build import reference, version
 from images.catalogue import IMAGES
@@ -205,6 +209,20 @@ def test_a_pod_with_a_card_does_not_fall_back_to_the_cpu(component: str, given: 
     service = {"gpu": {"enabled": is_on}, "device": given, "resources": MEMORY}
     objects = chart.render("minimal", overrides={"captioner": service, "webuiEngine": service})
     assert chart.pod(objects, component).env()["DARKROOM_DEVICE"] == device
+
+
+@pytest.mark.parametrize(
+    ("given", "is_on", "device"),
+    [("auto", True, "cuda"), ("cpu", True, "cpu"), ("auto", False, None), ("cuda", False, "cuda")],
+)
+def test_nor_does_a_training_job(given: str, is_on: bool, device: str | None) -> None:
+    job = {"gpu": {"enabled": is_on}, "device": given}
+    objects = chart.render("minimal", overrides={"trainer": {"job": job}})
+    text = chart.find(objects, "ConfigMap", "trainer-execution")["data"]["execution.yaml"]
+    recipe = Recipe(base_model="b", resolution_px=64)
+    spec = RunSpec("robot", "first", recipe, "models/b", "robot-first")
+    made = environment_of(render(spec, read_execution(text, "execution.yaml")))
+    assert made.get("DARKROOM_DEVICE") == device
 
 
 @pytest.mark.parametrize(

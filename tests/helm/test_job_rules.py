@@ -32,6 +32,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"gpu": {"enabled": True, "resourceName": "amd.com/gpu", "minMemoryMiB": 1}}, "only NVIDIA's nodes tell memory"),
     ({"gpu": {"enabled": True, "resourceClaimTemplateName": "c", "products": ["A"]}}, "the claim's own selectors choose"),
     ({"gpu": {"count": 17}}, "trainer.job.gpu.count"),
+    ({"device": "gpu"}, "trainer.job.device"),
     ({"nodes": 65}, "trainer.job.nodes"),
     ({"graceSeconds": 0}, "trainer.job.graceSeconds"),
     ({"ttlSeconds": 299}, "trainer.job.ttlSeconds"),
@@ -61,6 +62,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"gpu": {"enabled": True, "resourceName": MIG, "count": 1, "minMemoryMiB": 10240}},
     {"gpu": {"enabled": False, "resourceName": MIG, "count": 2}},
     {"gpu": {"enabled": True, "resourceClaimTemplateName": "c", "resourceName": MIG, "count": 2}},
+    {"gpu": {"enabled": True}, "device": "cpu"},
     {"labels": {"example.org/darkroom.dev": "x", "xdarkroom.dev/run": "x"}},
     {"annotations": {"example.org/a": "any text"}},
     {"env": {"DARKROOM_LOG_LEVEL": "debug", "DARKROOM_RUNS": "x", "MY_MASTER_PORT": "1"}},
@@ -99,7 +101,7 @@ def test_chart_and_trainer_accept_the_same(execution: dict[str, Any], job: dict[
 def test_no_variable_of_ours_can_be_given(execution: dict[str, Any]) -> None:
     two_pods = chart.CHART.parents[1] / "examples" / "jobs" / "two-pods.yaml"
     *_, job = yaml.safe_load_all(two_pods.read_text())
-    further = ("PROCESSES", "LAUNCHER", "WORKER_FOLDER", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+    further = ("PROCESSES", "LAUNCHER", "WORKER_FOLDER", "DEVICE", "S3_ACCESS_KEY", "S3_SECRET_KEY")
     names = {*environment_of(job), *(f"DARKROOM_{name}" for name in further), "JOB_COMPLETION_INDEX"}
     values = {"env": dict.fromkeys(names, "x")}
     with pytest.raises(FileInvalid) as read_refused:

@@ -14,6 +14,7 @@ from tests.helm import chart, metric_names
 from tests.helm.chart import NAMESPACE
 
 SERIES = metric_names.known()
+SHARED = metric_names.shared()
 DASHBOARDS = sorted((chart.CHART / "dashboards").glob("*.json"))
 
 
@@ -80,6 +81,36 @@ def test_scalers_ask_for_series_that_exist() -> None:
 def test_the_checker_sees_what_does_not_exist() -> None:
     wrong = 'sum by (nothing) (darkroom_serving{colour="red"}) + darkroom_missing'
     assert len(list(metric_names.unknown(wrong, SERIES))) == 3
+
+
+def expressions() -> list[str]:
+    """Of all alerts and panels."""
+    shown = [target["expr"] for path in DASHBOARDS for panel in panels(path) for target in panel["targets"]]
+    return [*(rule["expr"] for rule in rules()), *shown]
+
+
+def test_no_expression_counts_a_run_once_for_each_replica() -> None:
+    assert [text for one in expressions() for text in metric_names.counted_twice(one, SHARED)] == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "wrong"),
+    [
+        ('sum by (stage) (rate(darkroom_training_steps_total{job="trainer"}[5m]))', True),
+        ("sum(darkroom_runs)", True),
+        ("sum(max by (state, pod) (darkroom_runs))", True),
+        ("max without (pod) (darkroom_runs)", True),
+        ("darkroom_runs > 0", True),
+        ("max(darkroom_serving) + darkroom_runs", True),
+        ("histogram_quantile(0.5, sum by (le) (rate(darkroom_training_step_seconds_bucket[5m])))", True),
+        ("sum(max by (state) (darkroom_runs))", False),
+        ("max without (pod, instance) (darkroom_runs)", False),
+        ("max((darkroom_runs) / darkroom_runs)", False),
+        ("sum(rate(darkroom_grpc_calls_total[5m]))", False),
+    ],
+)
+def test_the_checker_sees_what_is_counted_twice(expression: str, wrong: bool) -> None:
+    assert bool(list(metric_names.counted_twice(expression, SHARED))) is wrong
 
 
 def test_dashboards_are_rendered_unchanged() -> None:
@@ -153,6 +184,44 @@ def play_scaler(promtool: str, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def play_replicas(promtool: str, folder: Path) -> None:
+    """Draw the panels of training with one trainer and with two that say the same: nothing may differ."""
+    labels = {"session": "robot", "stage": "unet", "state": "RUNNING"}
+    series = [
+        {
+            "series": f"{name}{{{_labels({**pod, **{key: labels[key] for key in SERIES[name] & labels.keys()}, **le})}}}",
+            "values": "0+3x40" if re.search("_(total|bucket|sum|count)$", name) else "3x40",
+        }
+        for name in sorted(SHARED & SERIES.keys())
+        for le in ([{"le": "1"}, {"le": "+Inf"}] if "le" in SERIES[name] else [{}])
+        for pod in (
+            {"namespace": "one", "pod": "a"},
+            {"namespace": "two", "pod": "a"},
+            {"namespace": "two", "pod": "b"},
+        )
+    ]
+    path = chart.CHART / "dashboards" / "training.json"
+    shown = [target["expr"].replace("$__rate_interval", "5m") for panel in panels(path) for target in panel["targets"]]
+    cases = [
+        {
+            "expr": f"count({one.replace('$namespace', 'two')} == {one.replace('$namespace', 'one')})",
+            "eval_time": "18m",
+            "exp_samples": [{"labels": "{}", "value": 1}],
+        }
+        for one in shown
+    ]
+    test = {"interval": "30s", "input_series": series, "promql_expr_test": cases}
+    (folder / "replicas.yaml").write_text(yaml.safe_dump({"evaluation_interval": "30s", "tests": [test]}))
+    done = subprocess.run(
+        [promtool, "test", "rules", "replicas.yaml"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _labels(pairs: dict[str, str]) -> str:
+    return ",".join(f'{name}="{value}"' for name, value in pairs.items())
+
+
 def play(promtool: str, folder: Path) -> None:
     """Check the rendered alerts with promtool and play alerts.yaml against them."""
     (item,) = (item for item in chart.rendered("everything") if item["kind"] == "PrometheusRule")
@@ -181,6 +250,10 @@ def test_alerts_fire_when_they_should(promtool: str, tmp_path: Path) -> None:
 
 def test_the_first_refused_call_wakes_an_engine(promtool: str, tmp_path: Path) -> None:
     play_scaler(promtool, tmp_path)
+
+
+def test_a_second_trainer_changes_no_panel(promtool: str, tmp_path: Path) -> None:
+    play_replicas(promtool, tmp_path)
 
 
 def test_every_alert_has_a_case_in_which_it_fires() -> None:

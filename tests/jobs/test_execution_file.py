@@ -29,6 +29,7 @@ gpu:
   products: [A100]
   allowShared: true
   resourceClaimTemplateName: ""
+device: cpu
 resources: {cpu: 4, memory: 32Gi}
 tmpSize: 64Gi
 shmSize: 2Gi
@@ -73,6 +74,7 @@ def test_every_field_is_read() -> None:
         store=StoreAddress("http://store:9000", "pictures", "eu-1"),
         store_secret=StoreSecret("store-keys", "user", "password"),
         gpu=Gpu(True, 2, "nvidia.com/gpu", "nvidia", 40000, ("A100",), True, ""),
+        device="cpu",
         resources=Resources("4", "32Gi"),
         tmp_size="64Gi",
         shm_size="2Gi",
@@ -201,6 +203,8 @@ qeueName: gpus
         ("labels: {kueue.x-k8s.io/queue-name: x}", "use queueName"),
         ("annotations: {darkroom.dev/checkpoint: x}", "annotations.darkroom.dev/checkpoint is set by"),
         ("env: {DARKROOM_S3_SECRET_KEY: x}", "env.DARKROOM_S3_SECRET_KEY is set by Darkroom"),
+        ("env: {DARKROOM_DEVICE: cpu}", "env.DARKROOM_DEVICE is set by Darkroom: leave it out; use device"),
+        ("device: gpu", "device is 'gpu': expected one of auto, cpu, cuda"),
         ("env: {MASTER_ADDR: x}", "env.MASTER_ADDR is set by Darkroom"),
         ("namespace: Training", "namespace is 'Training': expected a namespace"),
         ("runAsUser: 0", "runAsUser is 0: expected a whole number from 10000"),

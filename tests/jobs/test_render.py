@@ -134,6 +134,7 @@ MANIFEST = {
                             {"name": "DARKROOM_S3_REGION", "value": "us-east-1"},
                             {"name": "DARKROOM_S3_ACCESS_KEY_FILE", "value": "/etc/darkroom/store/access-key"},
                             {"name": "DARKROOM_S3_SECRET_KEY_FILE", "value": "/etc/darkroom/store/secret-key"},
+                            {"name": "DARKROOM_DEVICE", "value": "cuda"},
                         ],
                         "resources": {
                             "requests": {"cpu": "2", "memory": "16Gi", "nvidia.com/gpu": "1"},
@@ -182,7 +183,9 @@ def test_the_whole_manifest() -> None:
 
 def test_without_gpu_none_is_asked_for() -> None:
     job = render(SPEC, replace(CLUSTER, gpu=Gpu(False, 4, "amd.com/gpu", "nvidia", 1, ("A100",))))
-    assert not re.search("gpu|nvidia|amd|affinity|toleration|runtimeClass|resourceClaim|PROCESSES", json.dumps(job))
+    assert not re.search(
+        "gpu|nvidia|amd|affinity|toleration|runtimeClass|resourceClaim|PROCESSES|DEVICE", json.dumps(job)
+    )
 
 
 @pytest.mark.parametrize(("grace_seconds", "expected"), [(1, "1"), (3, "1.5"), (20, "10"), (30, "20"), (3600, "3590")])
@@ -193,6 +196,22 @@ def test_the_program_saves_within_its_grace_period(grace_seconds: int, expected:
 @pytest.mark.parametrize(("gpus", "expected"), [(0, None), (1, None), (4, "4")])
 def test_a_process_for_each_gpu(gpus: int, expected: str | None) -> None:
     assert environment_of(render(SPEC, Execution(gpu=Gpu(gpus > 0, gpus)))).get("DARKROOM_PROCESSES") == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "expected"),
+    [
+        ("auto", Gpu(), None),
+        ("auto", Gpu(True), "cuda"),
+        ("auto", Gpu(True, resource_name="amd.com/gpu"), "cuda"),
+        ("auto", Gpu(True, resource_claim_template_name="one-gpu"), "cuda"),
+        ("cpu", Gpu(True), "cpu"),
+        ("cpu", Gpu(), "cpu"),
+        ("cuda", Gpu(), "cuda"),
+    ],
+)
+def test_a_pod_with_a_gpu_computes_on_it_unless_told_otherwise(device: str, gpu: Gpu, expected: str | None) -> None:
+    assert environment_of(render(SPEC, Execution(gpu=gpu, device=device))).get("DARKROOM_DEVICE") == expected
 
 
 def test_names_are_short_and_differ() -> None:

@@ -211,5 +211,5 @@ def test_a_field_that_is_new_gives_no_file_another_run_unless_it_says_something(
         ].run_id
 
     assert run_id() == "r-03de1890dd22"  # as the first release made it
-    assert run_id(runAsUser=10001, hostUsers=True) == run_id()
-    assert len({run_id(), run_id(runAsUser=20001), run_id(hostUsers=False)}) == 3
+    assert run_id(runAsUser=10001, hostUsers=True, device="auto") == run_id()
+    assert len({run_id(), run_id(runAsUser=20001), run_id(hostUsers=False), run_id(device="cpu")}) == 4

@@ -1,4 +1,4 @@
-"""The trainer as a process of its own: killed and started again."""
+"""The trainer as a process of its own: killed or stopped, and started again."""
 
 import asyncio
 import json
@@ -6,19 +6,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 
+import grpc
+import pytest
+from artifacts.store import ObjectStore
 from chassis.client import channel
+from darkroom.trainer.v1 import session_pb2 as session_pb
 from darkroom.trainer.v1 import training_pb2 as pb
 from darkroom.trainer.v1.session_pb2_grpc import SessionServiceStub
 from darkroom.trainer.v1.training_pb2_grpc import TrainingServiceStub
 from trainer.config import TrainerConfig
 from trainer.run_folder import started
 
-from tests.trainer.conftest import TOKEN, Client, filled, order, steps, until_message, watched
+from tests.trainer.conftest import TOKEN, Client, filled, order, reason, steps, until_message, watched
 
 
 @asynccontextmanager
@@ -65,3 +69,40 @@ async def test_a_run_survives_kill_9_of_the_service(config: TrainerConfig, photo
         service.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(service.wait) == 0
     assert not started(pid)
+
+
+async def receive(exporting: AsyncIterable[session_pb.ExportSessionResponse], tar: bytearray) -> None:
+    """Add to the tar what comes."""
+    async for answer in exporting:
+        tar += answer.data
+
+
+async def test_archives_that_outlast_the_drain_go_on_at_the_next_service(
+    config: TrainerConfig, photo: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_DRAIN_SECONDS", "0.5")
+    tar = bytearray()
+    async with process(config, tmp_path) as (client, service):
+        request = session_pb.ExportSessionRequest(name=await filled(client, photo))
+        ObjectStore(config.store).put("sessions/robot/instance_images/big.png", os.urandom(24 << 20))
+        exporting = client.sessions.ExportSession(request)
+        header = (await exporting.read()).header
+        tar += (await exporting.read()).data
+        importing = client.sessions.ImportSession()
+        await importing.write(
+            session_pb.ImportSessionRequest(header=session_pb.ImportHeader(session_id="copy", index_bytes=9))
+        )
+        service.send_signal(signal.SIGTERM)
+        await asyncio.sleep(1)  # a slow reader
+        with pytest.raises(grpc.aio.AioRpcError) as export_ended:
+            await receive(exporting, tar)
+        with pytest.raises(grpc.aio.AioRpcError) as import_ended:
+            await importing.read()
+        assert await asyncio.to_thread(service.wait) == 0
+    for ended in (export_ended.value, import_ended.value):
+        assert (ended.code(), reason(ended)) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert 0 < len(tar) < header.size_bytes
+    async with process(config, tmp_path) as (client, _):
+        rest = session_pb.ExportSessionRequest(name=request.name, offset=len(tar), etag=header.etag)
+        await receive(client.sessions.ExportSession(rest), tar)
+    assert len(tar) == header.size_bytes

@@ -5,11 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from chassis.config import ServerConfig
+from webui_engine.config import EngineConfig
+from webui_engine.server import Server
 
 from .conftest import TOKEN, refused
 
@@ -46,6 +52,32 @@ def test_the_port_opens_before_torch_is_there(process: tuple["subprocess.Popen[s
     assert int(early.headers["retry-after"]) > 0
     child.send_signal(signal.SIGTERM)
     assert child.wait(timeout=60) == 0
+
+
+def test_a_generation_that_outlasts_the_drain_is_told_to_try_again(tiny_models: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "sd15-tiny").symlink_to(tiny_models / "sd15-tiny")
+    config = EngineConfig(
+        server=ServerConfig(token=TOKEN, drain_seconds=1), models=str(models), cache_dir=str(tmp_path), device="cpu"
+    )
+    server = Server(config)
+    server.bind()
+    running = threading.Thread(target=server.run)
+    running.start()
+    with (
+        httpx.Client(base_url=f"http://{server.endpoints['http']}", auth=("u", TOKEN), timeout=60) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.1)
+        drawing = pool.submit(client.post, "/sdapi/v1/txt2img", json={"prompt": "a", "steps": 150, "n_iter": 60})
+        while not client.get("/sdapi/v1/progress").json()["state"]["job"]:
+            time.sleep(0.05)
+        server.stop()
+        refused(drawing.result(), 503, "stopping")
+    running.join(timeout=30)
+    assert not running.is_alive()
 
 
 def test_all_mistakes_of_the_configuration_are_told_at_once() -> None:

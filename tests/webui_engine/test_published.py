@@ -9,8 +9,10 @@ import httpx
 import numpy as np
 import pytest
 from artifacts.checkpoints import Checkpoints, Manifest
+from artifacts.store import ObjectStore
 from safetensors.numpy import load_file, save_file
 from webui_engine import digests
+from webui_engine.published import Published
 
 from .conftest import Running, refused
 
@@ -127,3 +129,10 @@ def test_a_checkpoint_that_was_deleted_is_unknown(client: httpx.Client, publish:
     publish("gone", running.models / "sd15-tiny" / "unet")
     Checkpoints(running.store).delete("gone")
     refused(draw(client, "gone"), 422, "'gone' not found")
+
+
+def test_a_reserved_place_is_no_checkpoint_and_no_mistake(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(store)
+    checkpoints.reserve("my-dog", "sessions/dog/runs/first", 1)
+    assert Published(checkpoints, listing_seconds=0).list(required=True) == []
+    assert caplog.text == ""

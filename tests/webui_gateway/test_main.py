@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 from artifacts.store import ObjectStore
 from chassis.client import channel
+from darkroom.webui.v1.generation_pb2 import GenerateRequest
+from darkroom.webui.v1.generation_pb2_grpc import GenerationServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 TOKEN = "process-token"
@@ -82,6 +85,37 @@ async def test_it_serves_and_drains(a1111: Any, shared_store: ObjectStore, tmp_p
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_what_outlasts_the_drain_is_told_to_try_again(
+    a1111: Any, shared_store: ObjectStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "gateway.json"
+    settings = environment(shared_store, a1111.address, path) | {"DARKROOM_DRAIN_SECONDS": "1"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "webui_gateway", env=settings)
+    try:
+        found = await endpoints(process, path)
+        async with (
+            channel(found["grpc"], TOKEN) as wire,
+            httpx.AsyncClient(base_url=f"http://{found['http']}", auth=("me", TOKEN), timeout=60) as http,
+        ):
+            while (await http.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.05)
+            a1111.hold.clear()
+            posted = asyncio.create_task(http.post("/sdapi/v1/txt2img", json={}))
+            await a1111.drawing.wait()
+            drawing = GenerationServiceStub(wire).Generate(GenerateRequest(model="models/v1-5"))
+            await drawing.read()
+            process.send_signal(signal.SIGTERM)
+            code, answer = await drawing.code(), await posted
+        assert await process.wait() == 0
+    finally:
+        a1111.hold.set()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
 async def _opens(address: str) -> bool:

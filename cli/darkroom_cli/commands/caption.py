@@ -10,6 +10,7 @@ from darkroom.trainer.v1 import session_pb2
 from darkroom_cli.clients import Clients, connect
 from darkroom_cli.commands.session import check_session
 from darkroom_cli.output import JsonFlag, UsageProblem, print_table, progress_bar, readable_errors
+from darkroom_cli.watching import follow
 
 
 def caption(
@@ -60,20 +61,23 @@ def ask(
 def caption_session(
     clients: Clients, session: str, prefix: str = "", suffix: str = "", replace: bool = False
 ) -> list[tuple[str, str, str]]:
-    """Caption a session with a bar; (image, caption, error) in order of image."""
+    """Caption a session with a bar; (image, caption, error) in order of image.
+
+    A captioner that goes away meanwhile is waited for. Captions that are kept are not made again; with replace all are.
+    """
     request = pb.CaptionSessionRequest(
         session=f"sessions/{session}",
         prefix=prefix,
         suffix=suffix,
         existing=pb.EXISTING_CAPTIONS_REPLACE if replace else pb.EXISTING_CAPTIONS_KEEP,
     )
-    rows = []
+    rows = {}
     with progress_bar() as bar:
         task = bar.add_task("captioning", total=None, note="")
-        for outcome in clients.captioner.CaptionSession(request):
+        for outcome in follow(lambda: clients.captioner.CaptionSession(request), must_answer=True):
             bar.update(task, completed=outcome.num_done, total=outcome.num_total, note=outcome.caption)
-            rows.append((outcome.image.rsplit("/", 1)[1], outcome.caption, outcome.error))
-    return sorted(rows)
+            rows[outcome.image] = (outcome.image.rsplit("/", 1)[1], outcome.caption, outcome.error)
+    return sorted(rows.values())
 
 
 def _check_target(target: str) -> None:

@@ -1,5 +1,6 @@
 """`darkroom crop`: squares around faces or the salient region."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from darkroom.trainer.v1 import session_pb2 as pb
 from darkroom_cli.clients import Clients, connect
 from darkroom_cli.commands.session import SessionName
 from darkroom_cli.output import JsonFlag, print_table, progress_bar, readable_errors
+from darkroom_cli.watching import follow
 
 
 def crop(
@@ -33,21 +35,28 @@ def crop(
 
 
 def crop_session(clients: Clients, session: str, size: int, preview: Path | None = None) -> list[pb.CropResult]:
-    """Crop with a bar; with a folder, only preview into it."""
+    """Crop with a bar; with a folder, only preview into it. A trainer that goes away meanwhile is waited for."""
     fields = {"session": f"sessions/{session}", "size_px": size}
-    if preview is None:
-        stream = clients.sessions.ApplyCrop(pb.ApplyCropRequest(**fields))  # type: ignore[arg-type]
-    else:
-        stream = clients.sessions.PreviewCrop(pb.PreviewCropRequest(**fields))  # type: ignore[arg-type]
-    results = []
+
+    def stream() -> Iterable[pb.CropResult]:
+        """Images that have been cropped come back as they are."""
+        answered: Iterable[pb.CropResult]
+        if preview is None:
+            answered = clients.sessions.ApplyCrop(pb.ApplyCropRequest(**fields))  # type: ignore[arg-type]
+        else:
+            answered = clients.sessions.PreviewCrop(pb.PreviewCropRequest(**fields))  # type: ignore[arg-type]
+        return answered
+
+    results: dict[str, pb.CropResult] = {}
     with progress_bar() as bar:
         task = bar.add_task("cropping", total=None, note="")
-        for result in stream:
+        for result in follow(stream, must_answer=True):
             bar.update(task, completed=result.num_done, total=result.num_total, note=result.image.rsplit("/", 1)[1])
             if preview is not None and result.data:
                 (preview / _as_png(result.image.rsplit("/", 1)[1])).write_bytes(result.data)
-            results.append(result)
-    return results
+            if result.image not in results or results[result.image].error:
+                results[result.image] = result  # the first tells how it was cropped, a later one that it was
+    return list(results.values())
 
 
 def _placed(result: pb.CropResult) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Writing one checkpoint: files first, digests on the way, manifest.json last by a conditional create.
+"""Writing one checkpoint: files first, digests on the way, manifest.json last by a conditional write.
 
 `Checkpoints.begin` makes these; trainer and converter use them.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from artifacts import names
-from artifacts.errors import AccessDenied, AlreadyExists, ArtifactError, StoreRejected
+from artifacts import names, reservation
+from artifacts.errors import AccessDenied, AlreadyExists, ArtifactError, Conflict, StoreRejected
 from artifacts.manifest import FileEntry, Manifest, decode
 from artifacts.store import CHUNK_BYTES, ObjectStore, ObjectWriter
 
@@ -34,8 +34,7 @@ class CheckpointWriter:
         # Built and encoded now, so that a wrong field fails before hours of work, not after.
         self._draft = Manifest(id=checkpoint_id, files=(), writer=self._writer, **fields)
         decode(self._manifest_key, checkpoint_id, self._draft.encode())
-        if store.exists(self._manifest_key):
-            raise AlreadyExists("checkpoint", checkpoint_id)
+        reservation.find(store, self._manifest_key, checkpoint_id)
 
     @property
     def _manifest_key(self) -> str:
@@ -76,12 +75,16 @@ class CheckpointWriter:
                 file.write(chunk)
         return self._entries[path]
 
-    def publish(self, metrics: Mapping[str, Any] | None = None) -> Manifest:
+    def publish(self, metrics: Mapping[str, Any] | None = None, reserved: str = "") -> Manifest:
         """Make the checkpoint visible, all at once. `metrics` are added to those given to `begin`.
 
+        reserved: what `Checkpoints.reserve` returned: publish only in place of this reservation. Without it any
+        reservation is replaced: the first manifest stands.
+
         Raises AlreadyExists if another writer of this id was first; its checkpoint stays as it is and our files go.
-        After StoreUnavailable nobody knows whether it was published: the files stay, and `publish` may be repeated.
-        ValueError for metrics that JSON cannot hold (NaN).
+        Conflict if the place is no longer reserved for us; nothing was published, and `publish` may be repeated with a
+        new reservation. After StoreUnavailable nobody knows whether it was published: the files stay, and `publish`
+        may be repeated. ValueError for metrics that JSON cannot hold (NaN).
         """
         self._check_open()
         if not self._entries:
@@ -90,7 +93,7 @@ class CheckpointWriter:
         data = manifest.encode()
         self._keep_files = True  # until it is certain that no manifest names them
         try:
-            self._store.put_if_absent(self._manifest_key, data, "application/json")
+            self._put_manifest(data, reserved)
         except AlreadyExists:
             published = decode(self._manifest_key, manifest.id, self._store.get(self._manifest_key))
             if published.writer != self._writer:
@@ -98,12 +101,24 @@ class CheckpointWriter:
                 self.abort()
                 raise AlreadyExists("checkpoint", manifest.id, "another writer published it first") from None
             manifest = published  # by an earlier call of ours, whose answer was lost
-        except (AccessDenied, StoreRejected):
+        except (AccessDenied, StoreRejected, Conflict):
             self._keep_files = False
             raise
         self._closed = True
         self._sweep_others()
         return manifest
+
+    def _put_manifest(self, data: bytes, reserved: str) -> None:
+        """Raises AlreadyExists if a manifest is there, Conflict if the reservation that was asked for is not."""
+        etag = reserved
+        while True:
+            try:
+                reservation.swap(self._store, self._manifest_key, data, etag)
+                return
+            except (AlreadyExists, Conflict):
+                etag = reservation.find(self._store, self._manifest_key, self._draft.id)
+                if reserved:
+                    raise
 
     def abort(self) -> None:
         """Remove what was uploaded; nothing was ever visible. Safe to repeat."""

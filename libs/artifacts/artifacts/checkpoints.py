@@ -4,7 +4,9 @@ Trainer and converter publish, everyone reads. A writer puts its files into a fo
 
     checkpoints/<id>/<writer>/<path>      and, last,      checkpoints/<id>/manifest.json
 
-so that a second writer of the same id, or one that was thought dead, can never touch the files of the winner.
+so that a second writer of the same id, or one that was thought dead, can never touch the files of the winner. A writer
+that can be replaced by another one of its run first puts a reservation where its manifest will be, see `reservation`;
+nobody sees a checkpoint there.
 """
 
 import builtins
@@ -14,9 +16,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from artifacts import names
+from artifacts import names, reservation
 from artifacts.checkpoint_writer import CheckpointWriter
-from artifacts.errors import DigestMismatch, InvalidName, ManifestInvalid, NotFound
+from artifacts.errors import AlreadyExists, Conflict, DigestMismatch, InvalidName, ManifestInvalid, NotFound
 from artifacts.manifest import FileEntry, Manifest, decode
 from artifacts.store import ObjectStore
 
@@ -42,12 +44,36 @@ class Checkpoints:
 
     def get(self, checkpoint_id: str) -> Manifest:
         """The manifest. Raises NotFound for an id that is not published, ManifestInvalid."""
-        key = f"{folder(checkpoint_id)}manifest.json"
+        key = _manifest_key(checkpoint_id)
         try:
             data = self.store.get(key)
         except NotFound:
             raise NotFound("checkpoint", checkpoint_id, self.store.config.place) from None
+        if reservation.is_reservation(data):
+            raise NotFound("checkpoint", checkpoint_id, self.store.config.place)
         return decode(key, checkpoint_id, data)
+
+    def reserve(self, checkpoint_id: str, run: str, token: int) -> str:
+        """Reserve the place of the manifest for writer `token` of `run`; what `CheckpointWriter.publish` takes for it.
+
+        Any other reservation is replaced, so ask whether the run still is ours between this and publishing. Raises
+        AlreadyExists if the id is published.
+        """
+        while True:
+            found = reservation.find(self.store, _manifest_key(checkpoint_id), checkpoint_id)
+            etag = self._swap(checkpoint_id, reservation.encode(run, token), found)
+            if etag:
+                return etag
+
+    def revoke(self, checkpoint_id: str, run: str, token: int) -> None:
+        """Take the reservation from whoever holds it, if anybody does: what it still wants to publish is refused.
+
+        For writer `token` of `run`, right after it has replaced another one. Raises AlreadyExists if that one has
+        published.
+        """
+        while found := reservation.find(self.store, _manifest_key(checkpoint_id), checkpoint_id):
+            if self._swap(checkpoint_id, reservation.encode(run, token), found):
+                return
 
     def list(
         self, start_after: str = "", *, invalid: builtins.list[ManifestInvalid] | None = None
@@ -70,7 +96,7 @@ class Checkpoints:
 
     def delete(self, checkpoint_id: str) -> None:
         """Remove a checkpoint, published or not; fine if it is not there. Other checkpoints made from it stay whole."""
-        self.store.delete(f"{folder(checkpoint_id)}manifest.json")  # first: no reader may see half of it
+        self.store.delete(_manifest_key(checkpoint_id))  # first: no reader may see half of it
         self.store.delete_prefix(folder(checkpoint_id))
 
     def key(self, checkpoint: str | Manifest, path: str) -> str:
@@ -119,6 +145,13 @@ class Checkpoints:
         _write_complete(target / "manifest.json", iter([manifest.encode()]))
         return manifest
 
+    def _swap(self, checkpoint_id: str, data: bytes, found: str) -> str:
+        """The ETag of what was written in place of the version `found`, "" if somebody else was faster."""
+        try:
+            return reservation.swap(self.store, _manifest_key(checkpoint_id), data, found)
+        except (AlreadyExists, Conflict):
+            return ""
+
     def _manifest(self, checkpoint: str | Manifest) -> Manifest:
         return checkpoint if isinstance(checkpoint, Manifest) else self.get(checkpoint)
 
@@ -149,6 +182,10 @@ class Checkpoints:
 def folder(checkpoint_id: str) -> str:
     """The key prefix of one checkpoint, with its slash. Raises InvalidName."""
     return f"{ROOT}{names.checkpoint_id(checkpoint_id)}/"
+
+
+def _manifest_key(checkpoint_id: str) -> str:
+    return f"{folder(checkpoint_id)}manifest.json"
 
 
 def _is_copy(path: Path, entry: FileEntry) -> bool:

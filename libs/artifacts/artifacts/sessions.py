@@ -148,6 +148,10 @@ class Sessions:
 
         No photo's bytes are read; each costs the request for its metadata and that for its caption.
         """
+        return [*self.each_image(session, filenames)]
+
+    def each_image(self, session: str, filenames: Iterable[str] | None = None) -> Iterator[InstanceImage]:
+        """The same, one after the other: who stops asking stops the requests."""
         wanted = self.image_names(session) if filenames is None else sorted(filenames)
         captioned = {stat.key for stat in self.store.list(f"{folder(session)}captions/")}
 
@@ -160,7 +164,10 @@ class Sessions:
             return _described(filename, stat, self._read_caption(key) if key in captioned else None)
 
         with self._pool() as pool:
-            return [found for found in pool.map(image, wanted) if found]
+            try:
+                yield from filter(None, pool.map(image, wanted))
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def image_size(self, session: str, filename: str) -> int:
         """Bytes of one photo, without reading them. Raises NotFound."""

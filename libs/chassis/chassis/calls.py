@@ -39,24 +39,37 @@ class Ledger:
         self.table = table
         self.metrics = metrics
         self.is_draining = False
-        self.num_active = 0
-        self.watches: set[Call] = set()
+        self._calls: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def num_active(self) -> int:
+        """Calls that a drain waits for."""
+        return len(self._calls)
 
     def drain(self) -> None:
         """Let no new call in, and end the watches with ShuttingDown. Safe to repeat."""
         if not self.is_draining:
             self.is_draining = True
-            for call in self.watches:
-                call.interrupt()
+            for call in self._calls:
+                if call.is_watch:
+                    call.interrupt()
 
-    def count_active(self, change: int) -> None:
-        """Note that a call has begun (+1) or ended (-1)."""
-        self.num_active += change
-        if self.num_active:
-            self._idle.clear()
-        else:
+    def interrupt(self) -> None:
+        """End every call with ShuttingDown."""
+        for call in self._calls:
+            call.interrupt()
+
+    def enter(self, call: "Call") -> None:
+        """Note that a call has begun."""
+        self._calls.add(call)
+        self._idle.clear()
+
+    def leave(self, call: "Call") -> None:
+        """Note that a call has ended."""
+        self._calls.discard(call)
+        if not self._calls:
             self._idle.set()
 
     async def wait_idle(self) -> None:
@@ -79,28 +92,27 @@ class Call:
         self._method = method
         # Health and reflection streams may stay open for ever: no drain waits for them, and no log line tells of them.
         self._is_infrastructure = service in (HEALTH_SERVICE, REFLECTION_SERVICE)
-        self._is_watch = method.startswith(WATCH_PREFIX) and not self._is_infrastructure
+        self.is_watch = method.startswith(WATCH_PREFIX) and not self._is_infrastructure
         self._is_sending = False
         self._is_interrupted = False
         self._has_cancelled = False
+        self._is_over = False
 
     async def __aenter__(self) -> Self:
         # The call runs in a task of its own, so nothing needs to reset the variable.
         logs.request_id.set(self.request_id)
         self._task = _current_task()
-        if self._is_watch:
-            self._ledger.watches.add(self)
         self._started = time.perf_counter()
         self._ledger.metrics.in_flight.labels(self._service, self._method).inc()
         if not self._is_infrastructure:
-            self._ledger.count_active(+1)
+            self._ledger.enter(self)
         self.set_trailing_metadata(())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ledger.watches.discard(self)
+        self._is_over = True
         if isinstance(error, asyncio.CancelledError):
             error = self._cause_of(error)
         try:
@@ -110,17 +122,19 @@ class Call:
                 self._record(self._code_of(error), reason="")
         finally:
             if not self._is_infrastructure:
-                self._ledger.count_active(-1)
+                self._ledger.leave(self)
 
     def interrupt(self) -> None:
-        """Cancel the handler, as if its client had gone, and tell the client to try again."""
+        """Cancel the handler, as if its client had gone, and tell the client to try again. Later ones change nothing."""
+        if self._is_interrupted or self._is_over:
+            return
         self._is_interrupted = True
         if not self._is_sending:
             self._has_cancelled = True
             self._task.cancel()
 
-    async def send(self, data: bytes) -> None:
-        """Send a message. Raises ShuttingDown if the call was interrupted meanwhile.
+    async def send(self, data: bytes, is_last: bool = False) -> None:
+        """Send a message. Raises ShuttingDown if the call was interrupted meanwhile, unless all has been said with it.
 
         No interruption cancels this: grpc could not send a status after a first message of which it does not know
         whether it has left, and the call would hang.
@@ -130,7 +144,7 @@ class Call:
             await self.context.write(data)
         finally:
             self._is_sending = False
-        if self._is_interrupted:
+        if self._is_interrupted and not is_last:
             raise errors.ShuttingDown()
 
     def _cause_of(self, cancellation: asyncio.CancelledError) -> BaseException:

@@ -88,7 +88,7 @@ class MethodUnknown(Exception):
 
 
 class ShuttingDown(Exception):
-    """The server finishes its calls, takes no new ones and ends those that only watch."""
+    """The server finishes its calls, takes no new ones, and ends those that only watch or last longer than its drain."""
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; try again, another one may answer")

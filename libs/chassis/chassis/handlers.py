@@ -32,7 +32,7 @@ def serve(handler: Handler, begin: Begin, max_response_bytes: int) -> Handler:
             request = messages if handler.request_streaming else await messages.only()
             result = behavior(request, _ServicerContext(call, messages))
             if not handler.response_streaming:
-                await messages.write(await result)
+                await messages.write(await result, is_last=True)
             elif inspect.isawaitable(result):  # The servicer writes by itself, with context.write.
                 await result
             else:
@@ -94,12 +94,12 @@ class _Messages:
             raise errors.RequestMalformed("the call ended without a request message")
         return message
 
-    async def write(self, response: Any) -> None:
+    async def write(self, response: Any, is_last: bool = False) -> None:
         """Send a response. Raises ResponseTooLarge and what `Call.send` raises."""
         data = self._serialize(response) if self._serialize else response
         if len(data) > self._max_response_bytes:
             raise errors.ResponseTooLarge(num_bytes=len(data), max_bytes=self._max_response_bytes)
-        await self._call.send(data)
+        await self._call.send(data, is_last)
 
     def _parsed(self, data: bytes) -> Any:
         if self._parse is None:

@@ -30,6 +30,8 @@ logger = logging.getLogger("chassis.server")
 
 # Time for the last responses to reach the network, and the most that open health watches can delay a stop.
 FLUSH_SECONDS: Final = 1.0
+# Time for handlers to end once they are interrupted; with FLUSH_SECONDS well below the chart's shutdown.marginSeconds.
+INTERRUPT_SECONDS: Final = 5.0
 KEEPALIVE_MILLISECONDS: Final = 60_000
 
 
@@ -138,8 +140,9 @@ class Server:
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Report NOT_SERVING, refuse new calls with UNAVAILABLE, let calls finish for drain_seconds, then stop.
 
-        Calls of methods named Watch… end with UNAVAILABLE at once: what they tell of goes on elsewhere or later.
-        drain_seconds: default from the configuration; 0 cancels calls at once. A second call may cut a drain short.
+        Calls of methods named Watch… end with UNAVAILABLE at once: what they tell of goes on elsewhere or later. Calls that
+        outlast the drain end the same way, so that their callers know to try again, before the connection is closed.
+        drain_seconds: default from the configuration; 0 ends calls at once. A second call may cut a drain short.
         """
         seconds = self.config.drain_seconds if drain_seconds is None else drain_seconds
         logger.info("%s drains", self.name, extra={"num_calls": self._ledger.num_active})
@@ -149,15 +152,13 @@ class Server:
             self._metrics.serving.labels(service).set(0)
         await self._health.enter_graceful_shutdown()
         grace: float | None = FLUSH_SECONDS
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ledger.wait_idle()
-        except TimeoutError:
-            grace = None
-            logger.warning(
-                "calls are cancelled after the drain",
-                extra={"num_calls": self._ledger.num_active, "seconds": seconds},
-            )
+        if not await self._is_idle_within(seconds):
+            extra = {"num_calls": self._ledger.num_active, "seconds": seconds}
+            logger.warning("calls are ended after the drain", extra=extra)
+            self._ledger.interrupt()
+            if not await self._is_idle_within(INTERRUPT_SECONDS):
+                logger.error("calls do not end and are cut off", extra={"num_calls": self._ledger.num_active})
+                grace = None
         if self._server is not None:
             await self._server.stop(grace)
         metrics_server, self._metrics_server = self._metrics_server, None
@@ -165,6 +166,14 @@ class Server:
             await asyncio.to_thread(metrics_server.close)
             self._endpoint.remove()
             logger.info("%s stopped", self.name)
+
+    async def _is_idle_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ledger.wait_idle()
+        except TimeoutError:
+            return False
+        return True
 
     async def _publish_health(self) -> None:
         statuses = health_pb2.HealthCheckResponse

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from jobs.errors import FieldsInvalid
 from jobs.recipe import Recipe
 
 Objects = Sequence[Mapping[str, Any]]
 """Objects of Kubernetes, passed through as they are."""
+
+AUTO: Final = "auto"
+CUDA: Final = "cuda"
+DEVICES: Final = (AUTO, "cpu", CUDA)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Execution:
     """Everything of a Job that is not the run itself.
 
     store, store_secret: None on one machine, whose programs have the credentials of the service. command: as a list.
+    device: auto, cpu or cuda, where the program computes; with GPUs auto means cuda.
     tmp_size, shm_size: limits of /tmp (disk) and /dev/shm (memory). grace_seconds: from SIGTERM to SIGKILL. deadline_seconds:
     longest life of the Job, 0 for any; ttl_seconds: how long it stays after its end. nodes: pods that
     train one run together. env: variables of the program beside ours. run_as_user, run_as_group, fs_group: ids of the
@@ -82,6 +87,7 @@ class Execution:
     store: StoreAddress | None = None
     store_secret: StoreSecret | None = None
     gpu: Gpu = Gpu()
+    device: str = AUTO
     resources: Resources = Resources()
     tmp_size: str = "32Gi"
     shm_size: str = "1Gi"

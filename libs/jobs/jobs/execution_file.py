@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from jobs import execution_rules, yaml_document
-from jobs.execution import Execution, Gpu, Resources, StoreAddress, StoreSecret
+from jobs.execution import DEVICES, Execution, Gpu, Resources, StoreAddress, StoreSecret
 from jobs.fields import Fields
 
 _SUBDOMAIN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -20,6 +20,7 @@ FIELDS: Final = (
     "storeSecret",
     "store",
     "gpu",
+    "device",
     "resources",
     "tmpSize",
     "shmSize",
@@ -111,6 +112,7 @@ def _read(fields: Fields) -> Execution:
         store=_store(fields.nested("store", STORE)),
         store_secret=_store_secret(fields.nested("storeSecret", STORE_SECRET)),
         gpu=_gpu(fields.nested("gpu", GPU)),
+        device=fields.choice("device", DEVICES, default.device),
         resources=_resources(fields.nested("resources", RESOURCES)),
         tmp_size=fields.quantity("tmpSize", default.tmp_size),
         shm_size=fields.quantity("shmSize", default.shm_size),

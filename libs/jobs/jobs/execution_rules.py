@@ -11,7 +11,7 @@ from jobs.fields import to_number
 from jobs.placement import is_mig, vendor
 
 _RESERVED_ENV = re.compile(
-    r"DARKROOM_(RUN|RECIPE|SAVE_SECONDS|PROCESSES|NODES|LAUNCHER|WORKER_FOLDER|S3_ENDPOINT|S3_BUCKET|S3_REGION"
+    r"DARKROOM_(RUN|RECIPE|SAVE_SECONDS|DEVICE|PROCESSES|NODES|LAUNCHER|WORKER_FOLDER|S3_ENDPOINT|S3_BUCKET|S3_REGION"
     r"|S3_ACCESS_KEY(_FILE)?|S3_SECRET_KEY(_FILE)?)|MASTER_ADDR|MASTER_PORT|JOB_COMPLETION_INDEX"
 )
 _RESERVED_NOTES = ("app.kubernetes.io/", f"{names.DOMAIN}/", "batch.kubernetes.io/", "kueue.x-k8s.io/")
@@ -44,7 +44,8 @@ def problems(execution: Execution) -> Iterator[Problem]:
                 )
     for name in execution.env:
         if _RESERVED_ENV.fullmatch(name):
-            yield f"env.{name}", "is set by Darkroom: leave it out"
+            hint = "; use device" if name == "DARKROOM_DEVICE" else ""
+            yield f"env.{name}", f"is set by Darkroom: leave it out{hint}"
 
 
 def _gpu(gpu: Gpu) -> Iterator[Problem]:

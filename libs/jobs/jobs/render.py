@@ -11,7 +11,7 @@ from artifacts.records import rfc3339
 
 from jobs import names, placement
 from jobs import recipe as recipes
-from jobs.execution import Execution
+from jobs.execution import AUTO, CUDA, Execution
 from jobs.failures import failure_rules
 from jobs.run_spec import UNDATED, RunSpec
 
@@ -169,6 +169,8 @@ def _environment(spec: RunSpec, execution: Execution) -> dict[str, str]:
     if execution.store_secret:
         found["DARKROOM_S3_ACCESS_KEY_FILE"] = f"{STORE_FOLDER}/access-key"
         found["DARKROOM_S3_SECRET_KEY_FILE"] = f"{STORE_FOLDER}/secret-key"
+    if device := _device(execution):
+        found["DARKROOM_DEVICE"] = device
     if execution.gpu.num_gpus > 1:
         found["DARKROOM_PROCESSES"] = str(execution.gpu.count)
     if execution.nodes > 1:
@@ -179,6 +181,15 @@ def _environment(spec: RunSpec, execution: Execution) -> dict[str, str]:
             "MASTER_PORT": str(_MASTER_PORT),
         }
     return found | dict(execution.env)
+
+
+def _device(execution: Execution) -> str:
+    """Where the program has to compute, "" to let it choose. A pod with a GPU computes on it or fails, so that none trains
+    on the CPU of a costly node. GPUs of AMD are called cuda, too: torch's build for ROCm answers to that name.
+    """
+    if execution.device == AUTO:
+        return CUDA if execution.gpu.enabled else ""
+    return execution.device
 
 
 def _some(name: str, value: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _NAMESPACE: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _RUN_ID: Final = r"[a-z0-9][a-z0-9-]{0,39}"
 _RUN_ID_RULE: Final = "1 to 40 lower-case letters, digits and hyphens, starting with a letter or digit"
 # Fields of an execution that were added later.
-_LATER_FIELDS: Final = ("run_as_user", "run_as_group", "fs_group", "host_users")
+_LATER_FIELDS: Final = ("run_as_user", "run_as_group", "fs_group", "host_users", "device")
 _BASE_MODEL: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 

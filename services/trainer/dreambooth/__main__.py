@@ -22,6 +22,7 @@ from dreambooth.exits import StopSignal
 from dreambooth.lease import Lease
 from dreambooth.recipe import Recipe
 from dreambooth.records import Records
+from dreambooth.watch import Watch
 from dreambooth.workers import Place
 
 _log = logging.getLogger("dreambooth")
@@ -101,7 +102,7 @@ def _write(
     records = Records(store, config.folder, Curves(scratch / "tensorboard"))
     try:
         order = recipe.parse(config.recipe)
-        if ownership.is_published(Checkpoints(store), order.checkpoint, config.run):
+        if ownership.take_over(Checkpoints(store), order.checkpoint, config.run, lease):
             records.message(f"checkpoint {order.checkpoint!r} is already published: nothing to do")
         else:
             _train(config, order, store, place, records, lease, scratch, stop)
@@ -135,7 +136,8 @@ def _train(
             records.message(text, "warning")
 
     def gather() -> inputs.Inputs:
-        return inputs.gather(store, config.session, order, scratch, warn)
+        watch = Watch(records.message, stop) if records else Watch(stop=stop)
+        return inputs.gather(store, config.session, order, scratch, warn, watch)
 
     if order.reference_order and config.num_workers > 1:
         raise RecipeInvalid((f"reference_order draws for one process, and this run has {config.num_workers}",))
@@ -146,7 +148,7 @@ def _train(
 
     stop.check()
     try:
-        everyone = world.join(place, stop)
+        everyone = world.join(place, config.device, stop)
         everything = Order(
             run=config.run,
             recipe=order,

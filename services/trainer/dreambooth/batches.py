@@ -8,6 +8,7 @@ beginning, and the batches in random order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dreambooth import draws as purposes
 from dreambooth.dataset import TrainingImage
@@ -36,6 +37,14 @@ class Images:
     def num_class(self) -> int:
         """Class images; 0 without prior preservation."""
         return len(self.every) - self.num_instance
+
+    @cached_property
+    def buckets(self) -> list[list[int]]:
+        """Indices of the instance images of each shape; every micro-step asks."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for index in range(self.num_instance):
+            found.setdefault(self.every[index].cut, []).append(index)
+        return [found[shape] for shape in sorted(found)]
 
 
 def views(draws: Draws, images: Images, recipe: Recipe, step: int, micro_step: int, num_micro: int) -> tuple[View, ...]:
@@ -74,7 +83,7 @@ def _corners(
 
 
 def _instances(draws: Draws, images: Images, batch_size: int, batch: int) -> list[int]:
-    buckets = _buckets(images)
+    buckets = images.buckets
     if len(buckets) == 1:
         first = batch * batch_size
         return [
@@ -90,14 +99,6 @@ def _instances(draws: Draws, images: Images, batch_size: int, batch: int) -> lis
             return [bucket[order[place % len(bucket)]] for place in range(first, first + batch_size)]
         chosen -= count
     raise AssertionError("a batch is in one of the buckets")
-
-
-def _buckets(images: Images) -> list[list[int]]:
-    """Indices of the instance images of each shape."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for index in range(images.num_instance):
-        found.setdefault(images.every[index].cut, []).append(index)
-    return [found[shape] for shape in sorted(found)]
 
 
 def _next(draws: Draws, purpose: str, position: int, count: int) -> int:

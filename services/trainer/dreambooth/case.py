@@ -71,7 +71,8 @@ def _cache_bytes(order: Order, parts: Parts, stage: Stage) -> int:
     num_states = 0 if stage.trains_text_encoder else len(prompts | {""})
     num_tokens = text.token_ids(parts, [""]).shape[1]
     width = int(parts.unet.config.cross_attention_dim)
-    return min(latents, MAX_CACHE_BYTES) + num_states * num_tokens * width * FP32_BYTES
+    states = num_states * num_tokens * width * FP32_BYTES
+    return min(latents, MAX_CACHE_BYTES) + min(states, text.MAX_CACHE_BYTES)
 
 
 def _num_views(image: TrainingImage, recipe: Recipe) -> int:

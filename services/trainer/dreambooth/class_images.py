@@ -13,7 +13,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,11 +24,11 @@ from dreambooth.order import Order
 from dreambooth.parts import Parts
 from dreambooth.pixel_file import PixelFile
 from dreambooth.recipe import PriorPreservation
+from dreambooth.watch import Watch
 
 _NOISE_SEED: Final = 0  # not the recipe's: another seed trains on the same class images
 _FOLDER_DIGITS: Final = 12
 _TOLD_EVERY: Final = 10
-_PARALLEL_DOWNLOADS: Final = 8
 
 
 def ensure(order: Order, model: Parts, stop: StopSignal) -> Mapping[int, Sequence[TrainingImage]]:
@@ -49,7 +48,7 @@ def ensure(order: Order, model: Parts, stop: StopSignal) -> Mapping[int, Sequenc
     if order.world.any(stop.is_set()):
         stop.set_by_partner()
         stop.check()
-    return order.world.once_a_machine("class-images", lambda: _load(order, prior, folder))
+    return order.world.once_a_machine("class-images", lambda: _load(order, prior, folder, stop))
 
 
 def _about(order: Order, prior: PriorPreservation) -> dict[str, Any]:
@@ -100,7 +99,9 @@ def _intent(missing: Sequence[int], about: Mapping[str, Any]) -> str:
     return f"; drawing {len(missing)} at {about['size_px']} px: {about['prompt']}" if missing else ""
 
 
-def _load(order: Order, prior: PriorPreservation, folder: str) -> Mapping[int, tuple[TrainingImage, ...]]:
+def _load(
+    order: Order, prior: PriorPreservation, folder: str, stop: StopSignal
+) -> Mapping[int, tuple[TrainingImage, ...]]:
     edges_px = sorted(set(order.inputs.edges_px.values()))
     files = {edge_px: PixelFile(order.scratch / f"class-pixels-{edge_px}.bin") for edge_px in edges_px}
 
@@ -115,8 +116,7 @@ def _load(order: Order, prior: PriorPreservation, folder: str) -> Mapping[int, t
         except PictureInvalid as error:
             return f"{_session(order)}{error}; or delete it: it is drawn again"
 
-    with ThreadPoolExecutor(_PARALLEL_DOWNLOADS, thread_name_prefix="class-images") as pool:
-        outcomes = list(pool.map(load_one, range(1, prior.num_class_images + 1)))
+    outcomes = Watch(order.message, stop).each(load_one, range(1, prior.num_class_images + 1), "fetching class images")
     if problems := [outcome for outcome in outcomes if isinstance(outcome, str)]:
         raise PictureInvalid(tuple(problems))
     loaded = [outcome for outcome in outcomes if not isinstance(outcome, str)]

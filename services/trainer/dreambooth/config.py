@@ -18,6 +18,12 @@ class ProgramConfig:
     store: StoreConfig
     run: str = setting("DARKROOM_RUN", 'the run to carry out, "sessions/<session>/runs/<run>"')
     recipe: str = setting("DARKROOM_RECIPE", "how to train, a JSON object: see dreambooth.recipe")
+    device: str = setting(
+        "DARKROOM_DEVICE",
+        "where to compute; auto: a GPU if there is one, cuda: a GPU, of NVIDIA or AMD, or not at all",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+    )
     processes: int = setting(
         "DARKROOM_PROCESSES",
         "processes that train together on this machine, one for each GPU",

@@ -5,7 +5,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from dreambooth import buckets, pictures, prompts
 from dreambooth.errors import PictureInvalid, SessionUnusable
 from dreambooth.pixel_file import PixelFile, Pixels
 from dreambooth.recipe import BUCKETS, Recipe
-
-_PARALLEL_DOWNLOADS = 8
+from dreambooth.watch import Watch
+from dreambooth.wording import first_few
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,16 @@ def load(
     edges_px: Iterable[int],
     scratch: Path,
     warn: Callable[[str], None],
+    watch: Watch | None = None,
 ) -> Mapping[int, tuple[TrainingImage, ...]]:
     """Every image of the session in order of file name, for each of the resolutions; pixels lie in files of `scratch`.
 
     Raises SessionUnusable, and PictureInvalid naming every file that cannot be trained on.
     """
+    watch = watch or Watch()
     try:
-        found = sessions.images(session)
+        names = sessions.image_names(session)
+        found = list(watch.over(sessions.each_image(session, names), len(names), "looking at images"))
         stray = sessions.stray_captions(session)
     except NotFound as error:
         raise SessionUnusable(str(error)) from error
@@ -62,8 +64,7 @@ def load(
     def load_one(image: InstanceImage) -> Mapping[int, TrainingImage] | str:
         return _load_one(sessions, session, image, recipe, files)
 
-    with ThreadPoolExecutor(_PARALLEL_DOWNLOADS, thread_name_prefix="images") as pool:
-        outcomes = list(pool.map(load_one, found))
+    outcomes = watch.each(load_one, found, "fetching images")
     problems = [f"captions/{name} belongs to no image: rename it or delete it" for name in stray]
     problems += [outcome for outcome in outcomes if isinstance(outcome, str)]
     if problems:
@@ -115,7 +116,10 @@ def _prepared(
 
 def _warn_about(images: list[TrainingImage], warn: Callable[[str], None]) -> None:
     first: dict[str, str] = {}
+    twice = []
     for image in images:
         if image.sha256 in first:
-            warn(f"{image.filename} is the same picture as {first[image.sha256]}: it counts twice")
+            twice.append(f"{image.filename} is the same picture as {first[image.sha256]}: it counts twice")
         first.setdefault(image.sha256, image.filename)
+    for sentence in first_few(twice, "images are there twice"):
+        warn(sentence)

@@ -3,6 +3,7 @@
 RunFailed
   InputWrong          repeating cannot help
     RecipeInvalid       the order itself
+    DeviceUnusable      torch cannot compute on the device of the order
     PictureInvalid      an image, a caption, or a setting that does not fit them
     Diverged            the loss or the weights are no longer finite
     BaseModelInvalid    the base model is incomplete or of another architecture
@@ -17,6 +18,8 @@ RunFailed
   Stopped             SIGTERM arrived
     PartnerStopped      it arrived at another one of the processes that train together
 """
+
+from dreambooth.wording import first_few
 
 
 class RunFailed(Exception):
@@ -35,12 +38,16 @@ class RecipeInvalid(InputWrong):
         super().__init__("the order is not valid: " + "; ".join(problems))
 
 
+class DeviceUnusable(InputWrong):
+    """The order names a device that torch does not find, or cannot compute on."""
+
+
 class PictureInvalid(InputWrong):
     """Images, captions or the resolution. problems: one sentence for each, beginning with the file's name."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         self.problems = problems
-        super().__init__("; ".join(problems))
+        super().__init__("; ".join(first_few(problems, "problems")))
 
 
 class Diverged(InputWrong):

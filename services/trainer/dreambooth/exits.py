@@ -1,7 +1,7 @@
 """Exit codes, the program's only answer to who started it. They are normative: docs/exit-codes.md.
 
 0    finished, or already finished               75   the object store is away, or the other
-64   environment, recipe, or an id that is taken      machines never came: retry, counted
+64   environment, recipe, device, or a taken id       machines never came: retry, counted
 65   images, captions, resolution, divergence    76   another process of this run has ended,
                                                       or was asked to: retry
 66   base model missing, incomplete or unknown   77   out of memory: retry, counted
@@ -35,6 +35,7 @@ STOPPED: Final = 143
 _CODES: Final[dict[type[BaseException], int]] = {
     ConfigError: 64,
     errors.RecipeInvalid: 64,
+    errors.DeviceUnusable: 64,
     errors.PictureInvalid: 65,
     errors.Diverged: 65,
     artifacts_errors.CaptionInvalid: 65,

@@ -15,6 +15,8 @@ from dreambooth.base_model import BaseModel
 from dreambooth.dataset import TrainingImage
 from dreambooth.errors import PictureInvalid
 from dreambooth.recipe import TEXT_ENCODER, UNET, Recipe
+from dreambooth.watch import Watch
+from dreambooth.wording import first_few
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,15 @@ class Inputs:
         return self.images[self.edges_px[stage]]
 
 
-def gather(store: ObjectStore, session: str, recipe: Recipe, scratch: Path, warn: Callable[[str], None]) -> Inputs:
-    """Fetch and check. Raises InputWrong, and ArtifactError of the store."""
+def gather(
+    store: ObjectStore,
+    session: str,
+    recipe: Recipe,
+    scratch: Path,
+    warn: Callable[[str], None],
+    watch: Watch | None = None,
+) -> Inputs:
+    """Fetch and check. Raises InputWrong, ArtifactError of the store, and what `watch` raises."""
     folder = base_model.fetch(store, recipe.base_model, recipe.base_model_source, scratch)
     base = base_model.describe(recipe.base_model, folder)
     steps = {TEXT_ENCODER: recipe.text_encoder.steps, UNET: recipe.unet.steps}
@@ -50,9 +59,9 @@ def gather(store: ObjectStore, session: str, recipe: Recipe, scratch: Path, warn
     odd = [f"resolution {edge_px} px: {wanted}" for edge_px in set(edges_px.values()) if edge_px % base.vae_factor]
     if odd:
         raise PictureInvalid(tuple(odd))
-    images = dataset.load(Sessions(store), session, recipe, sorted(set(edges_px.values())), scratch, warn)
+    images = dataset.load(Sessions(store), session, recipe, sorted(set(edges_px.values())), scratch, warn, watch)
     for edge_px, loaded in images.items():
         small = [image.filename for image in loaded if image.was_enlarged]
         if small:
-            warn(f"smaller than {edge_px} px and therefore enlarged: {', '.join(small)}")
+            warn(f"smaller than {edge_px} px and therefore enlarged: {', '.join(first_few(small, 'images'))}")
     return Inputs(base, images, edges_px)

@@ -87,7 +87,10 @@ class Lease:
             raise self._failure
 
     def confirm(self) -> None:
-        """Make sure that the run is ours at this moment: a renewal now. For the moment before something irrevocable."""
+        """Make sure that the run is ours at this moment: a renewal now.
+
+        It says nothing of the moment after; `ownership` closes this gap for the checkpoint.
+        """
         self._swap()
 
     def publish(self, points: Sequence[ListedPoint], damaged: Sequence[str] | None = None) -> None:

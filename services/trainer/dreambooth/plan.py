@@ -18,6 +18,7 @@ from dreambooth.order import Order
 from dreambooth.parts import Parts
 from dreambooth.recipe import Recipe
 from dreambooth.stages import Stage
+from dreambooth.wording import first_few
 
 # Predictions are not exact: a run is refused only if it would not fit with this share of what was predicted.
 _REFUSED_SHARE: Final = 0.9
@@ -80,8 +81,8 @@ def announce(intended: Plan, order: Order, parts: Parts) -> None:
         _warn_about_disk(order, parts)
     shown = [image.prompt for image in next(iter(order.inputs.images.values()))]
     text.warn_about_length(parts, [*shown, *order.recipe.sample_prompts], lambda said: order.message(said, "warning"))
-    for prompt in dict.fromkeys(shown):
-        order.message(f"prompt: {prompt}")
+    for sentence in first_few([f"prompt: {prompt}" for prompt in dict.fromkeys(shown)], "prompts"):
+        order.message(sentence)
 
 
 def spoken(seconds: float) -> str:

@@ -44,8 +44,9 @@ def publish(
     """Publish the checkpoint of this run: the running averages if it has some, else the weights.
 
     Raises NotOurs if another run has the id, LeaseLost if another process has the run, Diverged for non-finite weights.
-    If another process of the same run was faster, its checkpoint stands and this returns: the run is finished.
+    If another process of the same run has published, its checkpoint stands and this returns: the run is finished.
     """
+    assert order.lease is not None  # only the process that writes publishes
     try:
         with checkpoints.begin(order.recipe.checkpoint, **_fields(order)) as writer:
             with state.averages.applied():
@@ -54,9 +55,7 @@ def publish(
                 else:
                     _write_files(writer, order, {_FILES[name]: parts.module(name) for name in state.modules}, stop)
             stop.check()
-            if order.lease is not None:
-                order.lease.confirm()
-            writer.publish(metrics)
+            ownership.publish(checkpoints, writer, order.recipe.checkpoint, order.run, order.lease, metrics)
     except AlreadyExists:
         ownership.require_ours(checkpoints.get(order.recipe.checkpoint), order.run)
 

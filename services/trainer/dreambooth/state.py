@@ -1,7 +1,8 @@
 """Everything that training changes, and its way into a folder and back: what a resume point holds.
 
     weights.safetensors   "unet.<name>", "text_encoder.<name>": what training has changed so far, fp32
-    optimizer.pt          state of the optimizer and of the gradient scaler, as torch writes it
+    optimizer.pt          state of the optimizer and of the gradient scaler, as torch writes it, without the tensors
+    optimizer.safetensors the tensors; older points have no such file and everything in optimizer.pt
     ema.safetensors       running averages under the names of the weights, if there are any
 
 Nothing else changes: random draws are functions of the step (see `draws`), caches hold what can be computed again, and
@@ -10,12 +11,12 @@ the progress of the curves is in the resume point's manifest.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from dreambooth import stages
+from dreambooth import stages, tensor_file
 from dreambooth.ema import Averages
 from dreambooth.errors import Diverged, ResumePointUnusable
 from dreambooth.optimizer import Optimizer
@@ -25,6 +26,7 @@ from dreambooth.stages import Stage
 
 WEIGHTS: Final = "weights.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
+MOMENTS: Final = "optimizer.safetensors"
 AVERAGES: Final = "ema.safetensors"
 
 
@@ -65,15 +67,21 @@ class StageState:
                 f"after {self.stage.name} step {self.step} {len(broken)} of {len(weights)} weights are not finite, "
                 f"the first is {broken[0]}; try a lower learning rate, and max_gradient_norm 1 if it is 0"
             )
-        save_file(_contiguous(weights), folder / WEIGHTS)
-        _save(self.optimizer.state_dict(), folder / OPTIMIZER)
+        tensor_file.write(weights, folder / WEIGHTS)
+        moments: dict[str, torch.Tensor] = {}
+        rest = tensor_file.take_out(self.optimizer.state_dict(), moments)
+        tensor_file.write(moments, folder / MOMENTS)
+        with (folder / OPTIMIZER).open("wb") as file:  # given a path, torch does not tell that the disk is full
+            torch.save(rest, file)
         if averages := self.averages.tensors():
-            save_file(_contiguous(averages), folder / AVERAGES)
+            tensor_file.write(averages, folder / AVERAGES)
 
     def load(self, folder: Path, step: int) -> None:
         """Take over what `save` wrote. Raises ResumePointUnusable if it does not fit this run."""
         self.load_weights(self._parts, self.modules, folder)
         state = torch.load(folder / OPTIMIZER, map_location=self._parts.device, weights_only=True)
+        if (folder / MOMENTS).exists():
+            state = tensor_file.put_back(state, tensor_file.read(folder / MOMENTS, self._parts.device))
         try:
             self.optimizer.load_state_dict(state)
         except (ValueError, KeyError) as error:
@@ -108,18 +116,3 @@ def _not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     ends = torch.stack([end for tensor in tensors.values() for end in torch.aminmax(tensor)])  # NaN is both ends
     finite = torch.isfinite(ends).view(-1, 2).all(dim=1).tolist()
     return [name for name, good in zip(tensors, finite, strict=True) if not good]
-
-
-def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def _save(state: Mapping[str, Any], path: Path) -> None:
-    """As torch writes it, without the sums: every file of a resume point has its sha256, and training waits for this one."""
-    checked = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        with path.open("wb") as file:  # given a path, torch does not tell that the disk is full
-            torch.save(state, file)
-    finally:
-        torch.serialization.set_crc32_options(checked)

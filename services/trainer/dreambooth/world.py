@@ -21,6 +21,7 @@ import torch
 from torch import distributed
 from torch.distributed import FileStore, Store, TCPStore  # type: ignore[attr-defined] # public, but not in __all__
 
+from dreambooth import devices
 from dreambooth.errors import PartnerLost, PartnersAbsent, RecipeInvalid
 from dreambooth.exits import StopSignal
 from dreambooth.workers import MEETING_SECONDS, Place
@@ -143,21 +144,26 @@ class World:
                     file.write(chunk.numpy().data)
 
 
-def join(place: Place | None, stop: StopSignal | None = None, limit_seconds: float = MEETING_SECONDS) -> World:
+def join(
+    place: Place | None, device: str = "auto", stop: StopSignal | None = None, limit_seconds: float = MEETING_SECONDS
+) -> World:
     """Meet the other processes, those that this machine's launcher and others' have started. place: None for one alone.
 
-    Raises PartnersAbsent if those of other machines do not come within the limit, PartnerLost if one is gone again,
-    RecipeInvalid for more processes than GPUs, and Stopped if `stop` says so while they come.
+    device: auto, cpu or cuda, see `devices`. Raises PartnersAbsent if those of other machines do not come within the
+    limit, PartnerLost if one is gone again, DeviceUnusable, RecipeInvalid for more processes than GPUs, and Stopped if
+    `stop` says so while they come.
     """
     # Else cuDNN may add in another order each time, and a resumed run in fp32 is not bit-equal; it costs no speed.
     torch.backends.cudnn.deterministic = True
+    num_gpus = devices.num_gpus(device)
+    if num_gpus and place and num_gpus < place.local_size:
+        raise RecipeInvalid((f"DARKROOM_PROCESSES is {place.local_size}, but this machine has {num_gpus} GPUs",))
+    if device == devices.CUDA:
+        devices.check_gpu(place.local_rank if place else 0)
     if place is None:
-        return World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return World(0, 1, torch.device("cuda" if num_gpus else "cpu"))
     from accelerate import PartialState
 
-    num_gpus = torch.cuda.device_count()
-    if 0 < num_gpus < place.local_size:
-        raise RecipeInvalid((f"DARKROOM_PROCESSES is {place.local_size}, but this machine has {num_gpus} GPUs",))
     with _together():
         store = _store(place)
         if place.master:
@@ -171,8 +177,8 @@ def join(place: Place | None, stop: StopSignal | None = None, limit_seconds: flo
         )
         control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     # accelerate's "cpu:0" is no place that a file of torch can be loaded to.
-    device = state.device if num_gpus else torch.device("cpu")
-    return World(place.rank, place.size, device, place.local_rank, place.local_size, place.folder, control)
+    own = state.device if num_gpus else torch.device("cpu")
+    return World(place.rank, place.size, own, place.local_rank, place.local_size, place.folder, control)
 
 
 def _store(place: Place) -> Store:

@@ -3,6 +3,7 @@
 `__main__` serves it; tests serve it in-process. The routes are in `*_routes.py`.
 """
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -26,6 +27,7 @@ def create_app(engine: Engine) -> FastAPI:
     server = engine.config.server
     app = FastAPI(title="Darkroom webui_engine", version=VERSION, docs_url=None, redoc_url=None)
     app.state.engine = engine
+    app.state.drained = asyncio.Event()  # set when requests that still wait for their jobs shall wait no longer
     app.include_router(generation_routes.router)
     app.include_router(catalogue_routes.router)
     app.include_router(controlnet_routes.router)

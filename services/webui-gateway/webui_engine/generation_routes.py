@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from webui_engine import images
 from webui_engine.engine import Engine
-from webui_engine.errors import Cancelled
+from webui_engine.errors import Cancelled, NotReady
 from webui_engine.progress import Snapshot
 from webui_engine.schemas import GenerationRequest, Img2ImgRequest, ProgressRequest, Txt2ImgRequest
 from webui_engine.worker import Job
@@ -121,17 +121,19 @@ def engine_of(request: Request) -> Engine:
 
 
 async def result_of(job: Job, request: Request, engine: Engine) -> Any:
-    """Wait for a job. If the client goes away first, the job is dropped or stopped: Cancelled."""
+    """Wait for a job. If the client goes away, or the drain ends, first, it is dropped or stopped: Cancelled, NotReady."""
     result = asyncio.wrap_future(job.future)
     gone = asyncio.ensure_future(_wait_until_gone(request))
+    drained = asyncio.ensure_future(request.app.state.drained.wait())
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({result, gone, drained}, return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
         engine.cancel(job)
-        raise Cancelled
+        raise NotReady("stopping") if drained.done() else Cancelled
     finally:
         gone.cancel()
+        drained.cancel()
         result.add_done_callback(_take_exception)
 
 

@@ -5,6 +5,7 @@ The HTTP port listens from `bind` on, before FastAPI and torch are imported; ear
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import threading
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _BACKLOG: Final = 128
 _LOOK_SECONDS: Final = 0.05
+# Time for the answers at the end of the drain.
+_ANSWER_SECONDS: Final = 5
 
 
 class _Uvicorn(uvicorn.Server):
@@ -67,16 +70,18 @@ class Server:
         metrics.ready.set_function(lambda: float(engine.state == "ready"))
         engine.start()
         server = self.config.server
+        app = create_app(engine)
         options = uvicorn.Config(
-            create_app(engine),
+            app,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=int(server.drain_seconds),
+            # It cuts without an answer, so after those that are given at the end of the drain.
+            timeout_graceful_shutdown=math.ceil(server.drain_seconds + _ANSWER_SECONDS),
             ssl_certfile=server.tls_certificate_file or None,
             ssl_keyfile=server.tls_key_file or None,
         )
         try:
-            asyncio.run(self._serve(_Uvicorn(options), engine))
+            asyncio.run(self._serve(_Uvicorn(options), engine, app.state.drained))
             failed = engine.state == "failed"
         finally:
             engine.stop()
@@ -87,7 +92,7 @@ class Server:
         """End `run`, from any thread."""
         self._stop.set()
 
-    async def _serve(self, uvicorn_server: "_Uvicorn", engine: "Engine") -> None:
+    async def _serve(self, uvicorn_server: "_Uvicorn", engine: "Engine", drained: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,5 +101,7 @@ class Server:
         while not (self._stop.is_set() or engine.state == "failed" or serving.done()):
             await asyncio.sleep(_LOOK_SECONDS)
         engine.drain()
-        uvicorn_server.should_exit = True  # stop accepting, let open requests end, cut them off after drain_seconds
+        uvicorn_server.should_exit = True  # stop accepting, let open requests end
+        await asyncio.wait({serving}, timeout=self.config.server.drain_seconds)
+        drained.set()
         await serving

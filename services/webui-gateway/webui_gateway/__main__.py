@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ class HttpEdge:
         self._listener = _listen(settings.server.host, settings.http_port)
         self._server: HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._drained_at: float | None = None  # by the clock of the event loop
 
     def start(self) -> None:
         """Serve, and tell the port in the endpoint file that the gRPC server wrote."""
@@ -52,13 +54,17 @@ class HttpEdge:
 
     def drain(self) -> None:
         """Take no new connection, let open requests end."""
+        if self._drained_at is None:
+            self._drained_at = asyncio.get_running_loop().time() + self._settings.server.drain_seconds
         if self._server is not None:
             self._server.should_exit = True
 
     async def close(self) -> None:
-        """Drain and wait for the end."""
+        """Drain and wait for the end. Generations that outlast the drain are answered with 503, as any that may be repeated."""
         self.drain()
-        if self._serving is not None:
+        if self._serving is not None and self._drained_at is not None:
+            await asyncio.wait((self._serving,), timeout=self._drained_at - asyncio.get_running_loop().time())
+            await self._gateway.jobs.stop()
             await self._serving
         self._listener.close()
 
@@ -90,7 +96,8 @@ def _http_options(config: ServerConfig, app: object) -> uvicorn.Config:
         log_config=None,
         lifespan="off",
         access_log=False,
-        timeout_graceful_shutdown=int(config.drain_seconds),
+        # It cuts without an answer, so after those that the queue gives at the end of the drain.
+        timeout_graceful_shutdown=math.ceil(config.drain_seconds + server.INTERRUPT_SECONDS),
         ssl_certfile=config.tls_certificate_file or None,
         ssl_keyfile=config.tls_key_file or None,
     )

@@ -86,9 +86,10 @@ class Cluster:
             self.kubectl("wait", "--namespace", name, "--for=create", "serviceaccount/default", "--timeout=60s")
             yield name
         finally:
-            # The namespace itself takes five more seconds; what others could miss, GPUs say, is free when the pods are gone.
+            # From now on nothing is made in it, but its controller looks at it five seconds later only. What others could miss,
+            # GPUs say, is free when the pods are gone.
             self.kubectl("delete", "namespace", name, "--wait=false")
-            self.kubectl("wait", "--namespace", name, "--for=delete", "pods", "--all", "--timeout=120s", timeout=150)
+            self.kubectl("delete", "pods", "--namespace", name, "--all", "--timeout=120s", timeout=150)
 
     @contextmanager
     def port_forward(self, target: str, port: int, namespace: str) -> Iterator[int]:

@@ -56,6 +56,9 @@
 {{- if and $gateway.enabled (not .Values.webuiEngine.enabled) (not $gateway.engines) (not $gateway.enginesSecret) }}
 - "webuiEngine.enabled is false: tell the gateway its engines by webuiGateway.engines or webuiGateway.enginesSecret"
 {{- end }}
+{{- if and $gateway.enabled .Values.webuiEngine.enabled (lt (int $gateway.drainSeconds) (int .Values.webuiEngine.drainSeconds)) }}
+- "webuiGateway.drainSeconds is {{ int $gateway.drainSeconds }} and webuiEngine.drainSeconds {{ int .Values.webuiEngine.drainSeconds }}: expected at least as much for the gateway, which hands on what the engines still draw"
+{{- end }}
 {{- if and $gateway.engines $gateway.enginesSecret }}
 - "webuiGateway.engines and webuiGateway.enginesSecret are both given: put all URLs into the Secret"
 {{- end }}
@@ -100,7 +103,7 @@
 {{- end }}
 {{- end }}
 {{- range $name := keys .env | sortAlpha }}
-{{- if regexMatch "^(DARKROOM_(RUN|RECIPE|SAVE_SECONDS|PROCESSES|NODES|LAUNCHER|WORKER_FOLDER|S3_ENDPOINT|S3_BUCKET|S3_REGION|S3_ACCESS_KEY(_FILE)?|S3_SECRET_KEY(_FILE)?)|MASTER_ADDR|MASTER_PORT|JOB_COMPLETION_INDEX)$" $name }}
+{{- if regexMatch "^(DARKROOM_(RUN|RECIPE|SAVE_SECONDS|DEVICE|PROCESSES|NODES|LAUNCHER|WORKER_FOLDER|S3_ENDPOINT|S3_BUCKET|S3_REGION|S3_ACCESS_KEY(_FILE)?|S3_SECRET_KEY(_FILE)?)|MASTER_ADDR|MASTER_PORT|JOB_COMPLETION_INDEX)$" $name }}
 - "trainer.job.env has {{ $name }}, which Darkroom sets: leave it out"
 {{- end }}
 {{- end }}

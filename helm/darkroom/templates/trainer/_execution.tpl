@@ -27,7 +27,7 @@ hostUsers: {{ .Values.security.hostUsers }}
 gpu:
   {{- toYaml $job.gpu | nindent 2 }}
 {{- end }}
-{{- range $field := list "resources" "tmpSize" "shmSize" "graceSeconds" "backoffLimit" "deadlineSeconds" "ttlSeconds" "nodeSelector" "tolerations" "affinity" "priorityClassName" "topologySpreadConstraints" "queueName" "queuePriorityClass" "nodes" "labels" "annotations" "env" }}
+{{- range $field := list "device" "resources" "tmpSize" "shmSize" "graceSeconds" "backoffLimit" "deadlineSeconds" "ttlSeconds" "nodeSelector" "tolerations" "affinity" "priorityClassName" "topologySpreadConstraints" "queueName" "queuePriorityClass" "nodes" "labels" "annotations" "env" }}
 {{- $value := get $job $field }}
 {{- /* Numbers come as floats, and a zero says something. */}}
 {{- if has (kindOf $value) (list "float64" "int64" "int") }}
