@@ -49,6 +49,12 @@ def micro(tmp_path_factory: pytest.TempPathFactory, build_micro: Callable[..., P
     return build_micro(tmp_path_factory.mktemp("base") / "micro")
 
 
+@pytest.fixture(scope="session")
+def shallow(tmp_path_factory: pytest.TempPathFactory, build_micro: Callable[..., Path]) -> Path:
+    """The same without layers in the text encoder: a tenth of the bytes, for tests that save and publish a lot. Read only."""
+    return build_micro(tmp_path_factory.mktemp("base") / "shallow", topology=_load_micro_model().SHALLOW)
+
+
 def picture(number: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
     """A coloured disc, another one for each number."""
     image = Image.new("RGB", size, (40 * number % 256, 90, 120))

@@ -27,6 +27,8 @@ class Topology:
 
 
 SD15 = Topology(TEXT_WIDTH, {"sample_size": 4, "attention_head_dim": 2})
+# At this width one layer of the text encoder weighs seven times as much as everything else together.
+SHALLOW = Topology(TEXT_WIDTH, SD15.unet, {"num_hidden_layers": 0})
 # attention_head_dim counts heads here, more of them in wider levels; the text encoder is OpenCLIP's without its last layer, and its
 # configuration has the end-of-text number of CLIP's first release.
 _SD21_UNET = {"attention_head_dim": [1, 2, 4, 4], "use_linear_projection": True, "upcast_attention": True}

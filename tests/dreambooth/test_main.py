@@ -14,6 +14,12 @@ import pytest
 from artifacts.checkpoints import Checkpoints
 from artifacts.sessions import Sessions
 
+
+@pytest.fixture(scope="session")
+def micro(shallow: Path) -> Path:
+    return shallow
+
+
 RUN = "sessions/toy/runs/first"
 Order = Callable[..., dict[str, Any]]
 Start = Callable[..., "subprocess.Popen[str]"]

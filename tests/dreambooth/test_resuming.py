@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,12 @@ from dreambooth.errors import Diverged, ResumePointUnusable, Stopped
 from dreambooth.exits import StopSignal
 
 from tests.dreambooth.conftest import Outcome, encoded, picture, read_records
+
+
+@pytest.fixture(scope="session")
+def micro(shallow: Path) -> Path:
+    return shallow
+
 
 Order = Callable[..., dict[str, Any]]
 Train = Callable[..., Outcome]

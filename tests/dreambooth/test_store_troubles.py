@@ -18,6 +18,12 @@ from artifacts.store import ObjectStore
 
 from tests.dreambooth.conftest import RUN, encoded, picture, read_records
 
+
+@pytest.fixture(scope="session")
+def micro(shallow: Path) -> Path:
+    return shallow
+
+
 Order = Callable[..., dict[str, Any]]
 ENDLESS = {"steps": 1_000_000, "learning_rate": 1e-6}
 PATIENCE_SECONDS = 120
