@@ -41,9 +41,9 @@ image-base: $(READY)  ## make a base image from Debian's packages, where there i
 
 setup: $(READY)  ## create the virtual environment and install everything (done by the other targets too)
 
-# Four workers on two cores: two compute while others wait for their servers and programs.
+# Five workers on two cores: two compute while others wait for their servers and programs.
 test: $(READY)  ## every test that needs no cluster and no network
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder tests
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 5 --dist loadfile --no-loadscope-reorder tests
 
 e2e: $(READY)  ## every test that needs a real Kubernetes: builds and starts one on this machine (Linux, root, Go)
 	@$(BIN)/python -m tests.cluster.harness build

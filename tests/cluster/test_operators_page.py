@@ -141,9 +141,8 @@ def check_output(operator: Operator) -> None:
     )
     assert "resourcequota/gpus created" in operator.output_of("create quota")
     assert "successfully rolled out" in operator.output_of("rollout restart")
-    assert f"policy darkroom-captioner to user {operator.names['CAPTIONER_ACCESS_KEY']}" in " ".join(
-        operator.output_of("mc admin").split()
-    )
+    attached = " ".join(operator.output_of("mc admin").split())
+    assert f"Attached Policies: [darkroom-captioner] To User: {operator.names['CAPTIONER_ACCESS_KEY']}" in attached
     # install, priority class, TLS, replicas: then the way back
     history = operator.output_of("helm history")
     assert [line.split()[0] for line in history.splitlines() if "\tdarkroom-" in line] == ["1", "2", "3", "4"]
