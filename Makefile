@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run images image-base test e2e cluster cluster-down torture check format bench bench-tiny lock proto-baseline clean
+.PHONY: help setup demo run images image-base test test-long e2e cluster cluster-down torture check format bench bench-tiny lock proto-baseline clean
 
 ##@ Use
 
@@ -41,9 +41,12 @@ image-base: $(READY)  ## make a base image from Debian's packages, where there i
 
 setup: $(READY)  ## create the virtual environment and install everything (done by the other targets too)
 
-# Five workers on two cores: two compute while others wait for their servers and programs.
-test: $(READY)  ## every test that needs no cluster and no network
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 5 --dist loadfile --no-loadscope-reorder tests
+# Four workers on two cores: two compute while others wait for their servers and programs.
+test: $(READY)  ## every test that needs no cluster and no network, but the long ones
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder -m "not long" tests
+
+test-long: $(READY)  ## the long ones: killed programs, several processes, a store that goes away, thousands of images
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m long tests
 
 e2e: $(READY)  ## every test that needs a real Kubernetes: builds and starts one on this machine (Linux, root, Go)
 	@$(BIN)/python -m tests.cluster.harness build

@@ -28,6 +28,7 @@ def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsy
     assert "--smoke" in err
 
 
+@pytest.mark.long
 def test_smoke_runs_the_trainers_loop_and_the_switches_of_a_cpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_run_trains_publishes_and_ends_with_0_also_when_repeated(
     assert [record["kind"] for record in again] == ["message", "finished"]
 
 
+@pytest.mark.long
 def test_two_processes_are_one_program(start: Start, order: Order, sessions: Sessions) -> None:
     code, said = end_of(start(order(), DARKROOM_PROCESSES="2"))
     assert code == 0, said

@@ -89,6 +89,7 @@ def test_adapters_say_which_family_they_are_made_for(wanted: Order, train: Train
     assert pipeline.get_list_adapters().keys() == {"unet", "text_encoder"}
 
 
+@pytest.mark.long
 def test_stopped_it_goes_on_bit_for_bit(wanted: Order, train: Train) -> None:
     whole = train(wanted(ema_decay=0.9, min_snr_gamma=5.0))
     run = "sessions/toy/runs/stopped"

@@ -92,6 +92,7 @@ def training(order: Order, tmp_path: Path) -> Iterator[Training]:
         server.stop(kill=True)
 
 
+@pytest.mark.long
 def test_training_goes_on_without_the_store_and_saving_catches_up(training: Training) -> None:
     before = training.newest_step()
     training.server.stop(kill=True)
@@ -108,6 +109,7 @@ def test_training_goes_on_without_the_store_and_saving_catches_up(training: Trai
     assert len(steps) > before
 
 
+@pytest.mark.long
 def test_credentials_that_are_taken_back_end_it_with_68_and_cost_no_point(training: Training) -> None:
     points = training.num_points()
     training.server.stop(kill=True)

@@ -124,6 +124,7 @@ def test_processes_agree_on_steps_that_fp16_has_to_repeat(group: Group, tmp_path
     assert first["ranks"] == [0, 1]
 
 
+@pytest.mark.long
 def test_killed_and_stopped_in_every_way_they_go_on_bit_for_bit(group: Group, undisturbed: Became) -> None:
     run = "disturbed"
     process = group.start(run, LONG, **SLOWLY)
@@ -157,6 +158,7 @@ def test_killed_and_stopped_in_every_way_they_go_on_bit_for_bit(group: Group, un
     assert found.digests == undisturbed.digests
 
 
+@pytest.mark.long
 def test_two_machines_are_as_good_as_one(group: Group, undisturbed: Became) -> None:
     run = "machines"
     with socket.socket() as probe:

@@ -40,6 +40,7 @@ def test_the_demo_reports_every_step(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert sheet.width > 5 * 192
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_short")
 def test_another_subject_and_adapters_by_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, bytes] = {}

@@ -334,6 +334,7 @@ class TestBaseModels:
 NUM_IMAGES = 10_000
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_ten_thousand_images(client: Client, session: str, store: ObjectStore, photo: bytes) -> None:
     keys = [f"{session}/instance_images/{number:05}.png" for number in range(1, NUM_IMAGES)]

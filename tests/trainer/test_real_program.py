@@ -42,6 +42,7 @@ def messages(events: list[pb.RunEvent]) -> str:
     return "\n".join(event.message for event in events if event.message)
 
 
+@pytest.mark.long
 async def test_a_damaged_image_is_named_and_a_repeated_one_is_reported(
     real: TrainerConfig, store: ObjectStore, photo: bytes
 ) -> None:
@@ -71,6 +72,7 @@ async def test_a_damaged_image_is_named_and_a_repeated_one_is_reported(
     assert manifest.base_model == "sd15-tiny"
 
 
+@pytest.mark.long
 async def test_a_cancelled_run_goes_on_from_its_resume_point(real: TrainerConfig, store: ObjectStore) -> None:
     async with serving(real) as client:
         wanted = session_pb.Session(base_model="sd15-tiny")
