@@ -16,7 +16,7 @@ from tests.cluster.chart_certificates import signing
 from tests.cluster.chart_release import SERVICES, bring_all, objects_in
 from tests.cluster.harness import store as minio
 from tests.cluster.harness.client import Cluster
-from tests.cluster.harness.processes import wait_until
+from tests.cluster.harness.processes import NotReady, wait_until
 from tests.helm.test_operators_page import BLOCKS
 
 pytestmark = pytest.mark.timeout(1500)
@@ -117,14 +117,20 @@ def test_every_command_of_the_page(operator: Operator) -> None:
         else:
             operator.do(block)
     check_output(operator)
-    # The page's own objects: namespaces, Secrets, a quota. What the release had is gone, and the bucket is not.
+    # The page's own objects: namespaces, Secrets, also that of cert-manager, a quota. What the release had is gone, and the bucket
+    # is not.
     for block in LAST:
         operator.do(block)
     namespaces = (names["NAMESPACE"], names["TRAINING"])
     kept = {f"{namespace}/secret/darkroom-store" for namespace in namespaces} | {
-        f"{names['TRAINING']}/resourcequota/gpus"
+        f"{names['NAMESPACE']}/secret/darkroom-tls",
+        f"{names['TRAINING']}/resourcequota/gpus",
     }
-    wait_until("nothing else is left", lambda: objects_in(operator.cluster, *namespaces) == kept, 120)
+    try:
+        wait_until("nothing else is left", lambda: objects_in(operator.cluster, *namespaces) == kept, 120)
+    except NotReady as error:
+        error.add_note(f"left: {sorted(objects_in(operator.cluster, *namespaces))}")
+        raise
     assert list(chart_users.store_as(operator.cluster, BUCKET).list_folders("models/")) == ["sd15-tiny"]
 
 

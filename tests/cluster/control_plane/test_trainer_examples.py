@@ -15,9 +15,10 @@ from jobs.manifest import environment_of
 from jobs.names import job_name
 from trainer.config import TrainerConfig
 
+from tests.cluster.control_plane.kubelet import Kubelet
 from tests.cluster.control_plane.plane import Plane
 from tests.cluster.control_plane.trainers import job
-from tests.trainer.conftest import filled, serving
+from tests.trainer.conftest import filled, serving, watched
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 NAMES = sorted(path.stem for path in (EXAMPLES / "runs").iterdir())
@@ -78,7 +79,14 @@ def put_base_models(store: ObjectStore, tiny: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_same_order_by_grpc_is_the_same_job(
-    config: TrainerConfig, photo: bytes, plane: Plane, namespace: str, store: ObjectStore, tiny_models: Path, name: str
+    config: TrainerConfig,
+    photo: bytes,
+    plane: Plane,
+    namespace: str,
+    kubelet: Kubelet,
+    store: ObjectStore,
+    tiny_models: Path,
+    name: str,
 ) -> None:
     file = yaml.safe_load((EXAMPLES / "runs" / f"{name}.yaml").read_text())
     applied = as_applied(plane, namespace, EXAMPLES / "jobs" / f"{name}.yaml")
@@ -88,6 +96,9 @@ async def test_the_same_order_by_grpc_is_the_same_job(
         session = await filled(client, photo, file["spec"]["session"])
         run = await client.training.CreateRun(request_of(file, session))
         made = job(plane, namespace, run.name)
+        # Its pods would hold the node's GPUs for ever.
+        await client.training.CancelRun(pb.CancelRunRequest(name=run.name))
+        await watched(client, run.name)
     assert job_name(run.name) == applied["metadata"]["name"]
     # The service chooses the name of the checkpoint; a file may.
     wanted = json.loads(environment_of(applied)["DARKROOM_RECIPE"])["checkpoint"]
