@@ -5,10 +5,22 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from artifacts.embedded import EmbeddedStore
 from artifacts.store import ObjectStore, StoreConfig
+
+TRAINED: dict[str, Any] = {
+    "format": "diffusers",
+    "architecture": "sd15",
+    "kind": "dreambooth",
+    "precision": "fp32",
+    "prediction_type": "epsilon",
+    "resolution": 512,
+    "base_model": "sd15-tiny",
+}
+"""What `Checkpoints.begin` needs besides the id, for a trained model."""
 
 
 @pytest.fixture(scope="session")

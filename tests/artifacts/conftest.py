@@ -10,6 +10,8 @@ import pytest
 from artifacts.store import ObjectStore, StoreConfig
 from artifacts.testing import Proxy
 
+from tests.conftest import TRAINED
+
 
 @pytest.fixture
 def proxy(store: ObjectStore) -> Iterator[Proxy]:
@@ -75,12 +77,4 @@ def impatient(store: ObjectStore) -> StoreConfig:
 @pytest.fixture
 def fields() -> dict[str, Any]:
     """What `Checkpoints.begin` needs besides the id."""
-    return {
-        "format": "diffusers",
-        "architecture": "sd15",
-        "kind": "dreambooth",
-        "precision": "fp32",
-        "prediction_type": "epsilon",
-        "resolution": 512,
-        "base_model": "sd15-tiny",
-    }
+    return dict(TRAINED)

@@ -64,7 +64,7 @@ class Release:
 
     def _apply(self, verb: str, chart: Path, *arguments: str) -> str:
         own = [f"--set=store.bucket={self.bucket}", f"--set=trainer.namespace={self.training}"]
-        files = [f"--values={file}" for file in (SMALL, GPU)[: 2 if chart == CHART else 1]]
+        files = [f"--values={file}" for file in ((SMALL, GPU) if chart == CHART else (SMALL,))]
         return self.helm(verb, str(chart), *files, *own, "--wait", "--timeout=8m", *arguments)
 
     def kubectl(self, *arguments: str) -> str:

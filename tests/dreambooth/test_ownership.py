@@ -18,21 +18,13 @@ from dreambooth.errors import LeaseLost, NotOurs
 from dreambooth.exits import StopSignal
 from dreambooth.lease import Lease
 
+from tests.conftest import TRAINED
+
 RUN = "sessions/toy/runs/first"
 KEY = "checkpoints/toy-first/manifest.json"
 # Of the process that is paused: so short that the test need not wait long for its silence.
 SECONDS = 1.0
-FIELDS = {
-    "format": "diffusers",
-    "architecture": "sd15",
-    "kind": "dreambooth",
-    "precision": "fp32",
-    "prediction_type": "epsilon",
-    "resolution": 512,
-    "base_model": "sd15-tiny",
-    "session": "toy",
-    "run": "first",
-}
+FIELDS = TRAINED | {"session": "toy", "run": "first"}
 
 # Publishes, but stops itself (SIGSTOP) at one moment: argument 1. "holding": after it got the lease, "uploaded": before
 # it reserves, "reserved": before it looks at its lease, "confirmed": after that, right before the write of the manifest.

@@ -1,21 +1,11 @@
 """What the gateway knows of the bucket: manifests alone."""
 
-from typing import Any
-
 import pytest
 from artifacts.checkpoints import Checkpoints
 from artifacts.store import ObjectStore
 from webui_gateway.published import Published
 
-FIELDS: dict[str, Any] = {
-    "format": "diffusers",
-    "architecture": "sd15",
-    "kind": "dreambooth",
-    "precision": "fp32",
-    "prediction_type": "epsilon",
-    "resolution": 512,
-    "base_model": "sd15-tiny",
-}
+from tests.conftest import TRAINED
 
 
 async def test_a_reserved_place_is_no_checkpoint_and_no_mistake(
@@ -26,7 +16,7 @@ async def test_a_reserved_place_is_no_checkpoint_and_no_mistake(
     reserved = checkpoints.reserve("my-dog", "sessions/dog/runs/first", 1)
     assert list(await published.manifests()) == []
     assert caplog.text == ""
-    with checkpoints.begin("my-dog", **FIELDS) as writer:
+    with checkpoints.begin("my-dog", **TRAINED) as writer:
         writer.add_bytes("weights", b"x")
         manifest = writer.publish(reserved=reserved)
     assert list(await published.manifests()) == [manifest]

@@ -19,17 +19,10 @@ from jobs.run_spec import RunSpec
 from trainer.archive_index import NAME, Entry, Index, decode
 from trainer.runs import Runs
 
+from tests.conftest import TRAINED
 from tests.trainer.conftest import Client, reason, upload
 
-FACTS = {
-    "format": "diffusers",
-    "architecture": "sd15",
-    "kind": "dreambooth",
-    "precision": "fp32",
-    "prediction_type": "epsilon",
-    "resolution": 64,
-    "base_model": "sd15-tiny",
-}
+FACTS = TRAINED | {"resolution": 64}
 LONG = "ein sehr langer Name – " + "ü" * 60 + ".png"  # needs a pax header
 WEIGHTS = bytes(range(256)) * 12_000  # 3 MB: several messages
 
