@@ -50,7 +50,7 @@ test-long: $(READY)  ## the long ones: killed programs, several processes, a sto
 
 e2e: $(READY)  ## every test that needs a real Kubernetes: builds and starts one on this machine (Linux, root, Go)
 	@$(BIN)/python -m tests.cluster.harness build
-	@DARKROOM_E2E=1 OMP_NUM_THREADS=1 WHEELS="$(firstword $(WHEELS))" $(PYTEST) tests/cluster
+	@DARKROOM_E2E=1 OMP_NUM_THREADS=1 WHEELS="$(firstword $(WHEELS))" $(PYTEST) --durations=25 --durations-min=10 tests/cluster
 
 cluster: $(READY)  ## start the real Kubernetes of the tests and leave it up; prints the kubeconfig
 	@$(BIN)/python -m tests.cluster.harness up

@@ -4,6 +4,7 @@ train_steps      steps/s of its loop over those of a plain loop in the order of 
 train_overhead   what records, resume points and samples every 50 steps cost above the bare loop
 save_stall       a blocking save over the stall of an asynchronous one
 
+The S3 server of the last two is started for them, or the one that DARKROOM_S3_ENDPOINT names with its credentials.
 One JSON line for each result on stdout, a sentence on stderr. docs/performance.md says more.
 """
 
@@ -16,18 +17,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is measured. blocks, steps: of `train_steps`. rounds, every, intervals: of `train_overhead`."""
+    """How much is measured. blocks, steps: of `train_steps`. rounds, every: of `train_overhead`."""
 
     blocks: int
     steps: int
     rounds: int
     every: int
-    intervals: int
     points: int
 
 
-FULL = Extent(blocks=9, steps=8, rounds=4, every=50, intervals=2, points=7)
-QUICK = Extent(blocks=1, steps=1, rounds=1, every=2, intervals=1, points=1)
+FULL = Extent(blocks=9, steps=8, rounds=4, every=50, points=7)
+QUICK = Extent(blocks=1, steps=1, rounds=1, every=2, points=1)
 
 
 def main() -> None:
@@ -50,8 +50,8 @@ def main() -> None:
         if arguments.only in (None, "stall"):
             save_stall.measure(shop, extent.points)
         if arguments.only in (None, "overhead"):
-            # At batch 1, where a step is shortest: whatever surrounds it weighs most.
-            train_overhead.measure(shop, 1, extent.rounds, extent.every, extent.intervals)
+            for batch_size, intervals in train_overhead.CASES:
+                train_overhead.measure(shop, batch_size, extent.rounds, extent.every, intervals)
     print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 

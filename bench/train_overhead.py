@@ -22,6 +22,9 @@ from bench import comparing
 from bench.comparing import Spread
 from bench.workshop import PROMPT, RATE, BareLoop, Workshop
 
+CASES = ((1, 2), (8, 1))
+"""Batch size, and intervals of N steps that are timed in each run. At batch 1 a step is shortest: what surrounds it weighs most."""
+
 _EVERY = "N"
 _CLOSE_SECONDS = 60.0
 # What a run does besides training; the bench compares each with the bare loop.

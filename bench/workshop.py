@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +14,8 @@ from typing import Any
 import torch
 from artifacts.embedded import EmbeddedStore
 from artifacts.sessions import Sessions
-from artifacts.store import ObjectStore
+from artifacts.store import ObjectStore, StoreConfig
+from chassis import config
 from dreambooth import case, inputs, loop, memory, parts, recipe, stages, threads
 from dreambooth.batches import Images
 from dreambooth.dataset import TrainingImage
@@ -111,13 +114,24 @@ class BareLoop:
 
 @contextlib.contextmanager
 def opened() -> Iterator[Workshop]:
-    """A workshop with a real S3 server, which ends with the block."""
+    """A workshop in a bucket of its own, which ends with the block.
+
+    In the store that DARKROOM_S3_ENDPOINT and its credentials name; without them in an S3 server started for it.
+    """
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as folder:
-        server = EmbeddedStore(Path(folder) / "store")
-        try:
-            yield prepare(ObjectStore(server.start()), Path(folder))
-        finally:
-            server.stop(kill=True)
+        if os.environ.get("DARKROOM_S3_ENDPOINT"):
+            store = ObjectStore(replace(config.read(StoreConfig), bucket=f"darkroom-bench-{secrets.token_hex(6)}"))
+            store.ensure_bucket()
+            try:
+                yield prepare(store, Path(folder))
+            finally:
+                store.delete_bucket()
+        else:
+            server = EmbeddedStore(Path(folder) / "store")
+            try:
+                yield prepare(ObjectStore(server.start()), Path(folder))
+            finally:
+                server.stop(kill=True)
 
 
 def prepare(store: ObjectStore, folder: Path) -> Workshop:

@@ -39,8 +39,7 @@ def version() -> str:
 
 def reference(image: Image, registry: str, tag: str, torch: str) -> str:
     """The full name of an image. CUDA variants are told by their tag, so that both can lie in one registry."""
-    suffix = "-cuda" if image.torch and torch == "cuda" else ""
-    return f"{registry}/{image.name}:{tag}{suffix}"
+    return f"{registry}/{image.name}:{tag}{image.variant(torch)}"
 
 
 def revision() -> str:
@@ -69,9 +68,10 @@ def _build(engine: Engine, image: Image, arguments: argparse.Namespace) -> None:
         wheels = {"wheels": arguments.wheels} if image.torch and arguments.wheels else {}
         engine.build(Order(name, image.dockerfile, values, network.secrets(Path(folder)), wheels), ROOT)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{image.name}.cdx.json").write_bytes(engine.read(name, SBOM))
+    file_name = f"{image.name}{image.variant(arguments.torch)}"
+    (arguments.out / f"{file_name}.cdx.json").write_bytes(engine.read(name, SBOM))
     if arguments.archives:
-        engine.save(name, arguments.archives / f"{image.name}.tar")
+        engine.save(name, arguments.archives / f"{file_name}.tar")
     print(f"{name} built with {engine.program} in {time.monotonic() - start:.0f} s")
 
 

@@ -14,6 +14,10 @@ class Image:
     dockerfile: str
     torch: bool = False
 
+    def variant(self, torch: str) -> str:
+        """What is behind the tag, and behind the name of a file about it: "-cuda" or nothing."""
+        return "-cuda" if self.torch and torch == "cuda" else ""
+
 
 IMAGES = (
     Image("darkroom-captioner", "services/captioner/Dockerfile", torch=True),

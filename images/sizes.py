@@ -1,7 +1,9 @@
-"""How large the images are, measured on their archives; writes the table of docs/images.md or checks it.
+"""How large the images are, measured on their archives; writes a table of docs/images.md or checks it.
 
 python -m images.build --archives out/images
 python -m images.sizes out/images --write docs/images.md
+
+The same with `--torch cuda` behind both is about the CUDA builds of the images that run models.
 """
 
 import argparse
@@ -14,10 +16,14 @@ from pathlib import Path
 from images.archive import Layer, layers
 from images.catalogue import IMAGES
 
-TABLE = re.compile(
-    r"(?<=<!-- sizes: python -m images.sizes out/images --write docs/images.md -->\n).*?(?=<!-- end of sizes -->)",
-    re.DOTALL,
-)
+# The command that writes a table stands above it.
+TABLES = {
+    torch: re.compile(
+        rf"(?<=<!-- sizes: python -m images.sizes out/images{option} --write docs/images.md -->\n).*?(?=<!-- end of sizes -->)",
+        re.DOTALL,
+    )
+    for torch, option in (("cpu", ""), ("cuda", " --torch cuda"))
+}
 COLUMNS = ("image", "unpacked", "pulled", "of it shared", "dependencies", "our code")
 # Packages of the base and of the index that no lock holds may change a little.
 TOLERANCE = 0.1
@@ -40,10 +46,15 @@ class Sizes:
         return self.pulled - self.shared - self.code
 
 
-def measure(folder: Path) -> list[Sizes]:
-    """The sizes of all images whose archives lie in a folder. Raises FileNotFoundError if one is missing."""
+def named(torch: str) -> list[str]:
+    """The names of the files about all images ("cpu"), or about those with a CUDA build."""
+    return [image.name + image.variant(torch) for image in IMAGES if image.torch or torch == "cpu"]
+
+
+def measure(folder: Path, torch: str = "cpu") -> list[Sizes]:
+    """The sizes of the images whose archives lie in a folder. Raises FileNotFoundError if one is missing."""
     known: dict[str, Layer] = {}
-    found = {image.name: layers(folder / f"{image.name}.tar", known) for image in IMAGES}
+    found = {name: layers(folder / f"{name}.tar", known) for name in named(torch)}
     uses = Counter(layer.digest for stack in found.values() for layer in set(stack))
     return [
         Sizes(
@@ -86,13 +97,14 @@ def main() -> int:
     """Print, write or check the table."""
     parser = argparse.ArgumentParser(prog="python -m images.sizes", description=__doc__.split("\n")[0])
     parser.add_argument("archives", type=Path, help="folder with the archive of each image")
+    parser.add_argument("--torch", choices=TABLES, default="cpu", help="which builds")
     parser.add_argument("--write", type=Path, help="page whose table is replaced")
     parser.add_argument("--check", type=Path, help="page whose table must be right within 10 %%")
     arguments = parser.parse_args()
-    sizes = measure(arguments.archives)
+    sizes = measure(arguments.archives, arguments.torch)
     if arguments.write:
         page = arguments.write.read_text()
-        arguments.write.write_text(TABLE.sub(lambda _: as_table(sizes), page))
+        arguments.write.write_text(TABLES[arguments.torch].sub(lambda _: as_table(sizes), page))
     if arguments.check and (wrong := differences(sizes, arguments.check.read_text())):
         print("\n".join(wrong), file=sys.stderr)
         return 1

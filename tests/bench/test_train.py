@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from artifacts.errors import StoreRejected
 from artifacts.sessions import Sessions
-from artifacts.store import ObjectStore
+from artifacts.store import ObjectStore, StoreConfig
 
 from bench import save_stall, train_overhead, train_steps, workshop
 from bench.workshop import Workshop
@@ -73,3 +74,16 @@ def test_the_stall_is_compared_with_a_blocking_save(shop: Workshop, capsys: pyte
     for kind in ("asynchronous", "blocking"):
         points = shop.store.list_folders(f"sessions/{workshop.SESSION}/runs/stall-{kind}/resume_points/")
         assert list(points), kind
+
+
+def test_a_store_that_the_environment_names_is_taken_and_left_as_it_was(
+    store_config: StoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_S3_ENDPOINT", store_config.endpoint)
+    monkeypatch.setenv("DARKROOM_S3_ACCESS_KEY", store_config.access_key)
+    monkeypatch.setenv("DARKROOM_S3_SECRET_KEY", store_config.secret_key)
+    with workshop.opened() as shop:
+        assert shop.store.config.endpoint == store_config.endpoint
+        assert list(shop.store.list(f"sessions/{workshop.SESSION}/"))
+    with pytest.raises(StoreRejected, match="bucket"):
+        list(shop.store.list("sessions/"))

@@ -68,7 +68,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     original = samples.draw
     monkeypatch.setattr(samples, "draw", draw)
-    monkeypatch.setattr(samples, "NUM_STEPS", 2)
+    monkeypatch.setattr(class_images, "NUM_STEPS", 2)
     return begun
 
 

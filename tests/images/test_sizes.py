@@ -72,12 +72,18 @@ def test_a_table_is_read_back(tmp_path: Path) -> None:
     assert sizes.differences(measured, "") == ["darkroom-x is not in the table"]
 
 
-def test_the_page_has_a_row_for_every_image() -> None:
-    match = sizes.TABLE.search(PAGE.read_text())
+@pytest.mark.parametrize("torch", ["cpu", "cuda"])
+def test_the_page_has_a_row_for_every_image(torch: str) -> None:
+    match = sizes.TABLES[torch].search(PAGE.read_text())
     assert match
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in match[0].splitlines()]
     assert tuple(rows[0]) == sizes.COLUMNS
-    assert [row[0] for row in rows[2:]] == [f"`{image.name}`" for image in IMAGES]
+    assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in sizes.named(torch)]
     for _, unpacked, pulled, *parts in rows[2:]:
         assert float(unpacked) > float(pulled)
         assert sum(map(float, parts)) == pytest.approx(float(pulled), abs=1.6)  # each is rounded
+
+
+def test_cuda_builds_have_names_of_their_own() -> None:
+    assert sizes.named("cuda") == ["darkroom-captioner-cuda", "darkroom-dreambooth-cuda", "darkroom-webui-engine-cuda"]
+    assert sizes.named("cpu") == [image.name for image in IMAGES]

@@ -26,6 +26,8 @@ from dreambooth.pixel_file import PixelFile
 from dreambooth.recipe import PriorPreservation
 from dreambooth.watch import Watch
 
+# They are trained on: more than a sample image has, which only shows something.
+NUM_STEPS = 20
 _NOISE_SEED: Final = 0  # not the recipe's: another seed trains on the same class images
 _FOLDER_DIGITS: Final = 12
 _TOLD_EVERY: Final = 10
@@ -58,7 +60,7 @@ def _about(order: Order, prior: PriorPreservation) -> dict[str, Any]:
         "base_model": base.name,
         "size_px": base.resolution_px,
         "sampler": "DPM-Solver++",
-        "steps": samples.NUM_STEPS,
+        "steps": NUM_STEPS,
         "guidance_scale": samples.GUIDANCE_SCALE,
         "noise_seed": _NOISE_SEED,
         "base_sha256": {path: digests.of_file(base.folder / path) for path in base.weights},
@@ -87,7 +89,7 @@ def _draw_missing(
     states, began = text.FrozenStates(model), time.monotonic()
     for made, number in enumerate(share, 1):
         edge_px, purpose = about["size_px"], draws.CLASS_IMAGE
-        png = samples.draw(model, states, prior.class_prompt, number, _NOISE_SEED, edge_px, stop, purpose)
+        png = samples.draw(model, states, prior.class_prompt, number, _NOISE_SEED, edge_px, NUM_STEPS, stop, purpose)
         order.store.put(f"{prefix}{_file(number)}", png, "image/png")
         if made % _TOLD_EVERY == 0 or made == len(share):
             done = total - max(0, len(missing) - made * world.size)  # the other processes are about as far

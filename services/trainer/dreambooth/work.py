@@ -128,7 +128,9 @@ class Work:
             states = text.FrozenStates(self._model)
             for number, prompt in enumerate(recipe.sample_prompts):
                 edge_px = self._order.inputs.edge_px
-                png = samples.draw(self._model, states, prompt, number, recipe.seed, edge_px, self._stop)
+                png = samples.draw(
+                    self._model, states, prompt, number, recipe.seed, edge_px, samples.NUM_STEPS, self._stop
+                )
                 records.sample(stage.name, state.step, number, prompt, png)
         resume()
 

