@@ -76,7 +76,9 @@ def test_a_run_trains_publishes_and_ends_with_0_also_when_repeated(
         ("unet", 1),
         ("unet", 2),
     ]
-    assert [r["kind"] for r in records][-3:] == ["sample", "resume_point", "finished"]
+    kinds = [r["kind"] for r in records]
+    assert kinds[-2:] == ["resume_point", "finished"]
+    assert kinds.count("sample") == 1  # before or after a resume point that was on its way
     manifest = Checkpoints(sessions.store).verify("toy-first")
     assert (manifest.base_model, manifest.resolution, manifest.run) == ("sd15-tiny", 64, "first")
     assert len(list(sessions.store.list(f"{RUN}/tensorboard/"))) == 2
