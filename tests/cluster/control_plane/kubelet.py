@@ -40,8 +40,10 @@ class Kubelet:
         def newest() -> str:
             pods = self.pods(job)
             pod = pods[-1] if len(pods) >= number else None
-            on_node = pod and pod["spec"].get("nodeName") and pod["status"]["phase"] == "Pending"
-            return str(pod["metadata"]["name"]) if pod and on_node else ""
+            if pod is None or "deletionTimestamp" in pod["metadata"]:  # that of a Job suspended meanwhile
+                return ""
+            on_node = pod["spec"].get("nodeName") and pod["status"]["phase"] == "Pending"
+            return str(pod["metadata"]["name"]) if on_node else ""
 
         return str(until(f"pod {number} of {job} is on a node", newest, seconds))
 
