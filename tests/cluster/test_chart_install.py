@@ -1,10 +1,12 @@
 """The chart on the real cluster, as an operator installs it: two `restricted` namespaces, each service with credentials of
-its own that allow what it does and nothing else. Photos to pictures: the training is a Job that asks for a GPU.
+its own that allow what it does and nothing else, NetworkPolicies that are enforced. Photos to pictures: the training is a
+Job that asks for a GPU.
 """
 
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from images.build import version
-from tests.cluster import chart_dashboards, chart_users
+from tests.cluster import chart_dashboards, chart_network, chart_users
 from tests.cluster.chart_demo import JobWatcher, demo
 from tests.cluster.chart_prometheus import Prometheus, scraping
 from tests.cluster.chart_release import SERVICES, Release, bring_all, is_ready, logs, room
 from tests.cluster.chart_rights import as_account, rights
+from tests.cluster.harness import policies
 from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.layout import NODE
 from tests.helm.test_operators_page import table
@@ -31,6 +34,8 @@ from tests.helm.test_operators_page import table
 pytestmark = pytest.mark.timeout(900)
 KEPT: Final = Path(__file__).parents[2] / "out" / "cluster"
 """Pictures for a person to look at."""
+POLICY_SECONDS: Final = 30
+"""Until the policies of new pods are in force."""
 EMPTY: Final = {
     # Nothing fails, and nobody goes away.
     "Failed calls by reason",
@@ -39,12 +44,23 @@ EMPTY: Final = {
 
 
 @pytest.fixture(scope="module")
+def monitoring(cluster: Cluster) -> Iterator[str]:
+    """The namespace that may scrape the metrics."""
+    with cluster.namespace("monitoring") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def release(
-    cluster: Cluster, images_on_node: Callable[[str], str], request: pytest.FixtureRequest
+    cluster: Cluster, images_on_node: Callable[[str], str], monitoring: str, request: pytest.FixtureRequest
 ) -> Iterator[Release]:
     """One release for all tests of this file."""
     bring_all(images_on_node)
-    with room(cluster, "chart") as made, chart_users.restricted_users(cluster, made.bucket) as users:
+    with (
+        policies.enforced(),
+        room(cluster, "chart") as made,
+        chart_users.restricted_users(cluster, made.bucket) as users,
+    ):
         here = [user.secret for name, user in users.items() if name != "dreambooth"]
         cluster.apply(*here, namespace=made.namespace)
         cluster.apply(users["dreambooth"].secret, namespace=made.training)
@@ -52,7 +68,7 @@ def release(
             # There is no common Secret: a service that uses it by mistake does not start.
             cluster.kubectl("delete", "secret", "darkroom-store", "--namespace", made.namespace)
             cluster.kubectl("delete", "secret", "darkroom-store", "--namespace", made.training)
-            made.install(*chart_users.settings(users))
+            made.install(*chart_users.settings(users), *chart_network.settings(monitoring))
             yield made
         finally:
             if request.session.testsfailed:
@@ -102,6 +118,17 @@ def test_processes_are_nobody_and_write_nowhere(release: Release) -> None:
         assert printed.startswith("10001 10001\n")
         assert "Read-only file system: '/opt/file'" in printed
         assert printed.endswith("serviceaccount\n" if name == "trainer" else "No such file or directory\n")
+
+
+def test_connections_come_about_along_the_documented_edges_and_no_others(release: Release, monitoring: str) -> None:
+    with chart_network.scene(release, monitoring) as scene:
+        assert scene.unreachable() == []
+        wanted = scene.documented()
+        assert {target for _, target, _ in wanted} == {*SERVICES, "dreambooth", "store", "dns", "api-server"}
+        deadline = time.monotonic() + POLICY_SECONDS
+        while (found := scene.edges()) != wanted and time.monotonic() < deadline:
+            time.sleep(1)
+        assert found == wanted
 
 
 def test_the_bucket_is_ready(release: Release) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import harness
-from tests.cluster.harness import network, requirements
+from tests.cluster.harness import network, policies, requirements, store
 from tests.cluster.harness.binaries import cache_folder
 from tests.cluster.harness.client import Cluster
 from tests.cluster.harness.layout import NODE, STATE
-from tests.cluster.harness.processes import recorded, wait_gone
+from tests.cluster.harness.processes import recorded, wait_gone, wait_until
 from tests.cluster.harness.requirements import Unusable, require_machine
 from tests.cluster.harness.teardown import FIXED_PATHS, pod_cgroups, shims
 
@@ -21,6 +21,12 @@ from tests.cluster.harness.teardown import FIXED_PATHS, pod_cgroups, shims
 OTHER_PATHS = tuple(
     map(Path, ("/usr/libexec/kubernetes", "/run/nri", "/run/netns", "/run/runc", "/etc/cdi", "/opt/cni"))
 )
+NO_WAY_IN = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "no-way-in"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+}
 FILTER_RULE = ("FORWARD", "-s", "203.0.113.7/32", "-j", "DROP")
 
 
@@ -48,6 +54,7 @@ def machine() -> dict[str, object]:
         "mounts": sorted(point for point in mount_points() if not point.startswith("/var/lib/containers/")),
         "links": sorted(os.listdir("/sys/class/net")),
         "rules": [line for tool in ("iptables", "ip6tables") for line in rules(tool)],
+        "sets of addresses": network.policy_sets(),
         "kernel settings": network.kernel_settings(),
         "control groups": pod_cgroups(),
         "paths": {str(path): path.exists() for path in (STATE, *FIXED_PATHS, *OTHER_PATHS)},
@@ -99,8 +106,11 @@ def test_down_leaves_the_machine_as_found(free_machine: None, foreign_rule: None
 def test_down_after_a_crash_leaves_the_machine_as_found(free_machine: None) -> None:
     before = machine()
     harness("up")
+    Cluster().apply(NO_WAY_IN, namespace=store.NAMESPACE)
+    policies.enforce()
+    wait_until("the policy is in force", lambda: bool(network.policy_sets()), 30)
     processes = recorded()
-    assert len(processes) == 9
+    assert len(processes) == 10
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
     wait_gone(processes)
@@ -152,7 +162,7 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
     message = str(told.value)
     assert "No Go" in message
     assert "uid 1000" in message
-    assert "apt-get install runc buildah debootstrap iptables conntrack iproute2" in message
+    assert "apt-get install runc buildah debootstrap iptables ipset conntrack iproute2" in message
 
 
 def test_old_go_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ _SYSCTLS: Final = (
     "kernel.keys.root_maxbytes",
 )
 _OUR_CHAIN: Final = re.compile(r"^:((?:KUBE|CNI)-\S+) ")
+_POLICY_CHAIN: Final = re.compile(r"^:(KUBE-(?:ROUTER|POD-FW|NWPLCY)-\S+) ")
+_POLICY_SET: Final = re.compile(r"^(?:inet6:)?KUBE-(?:SRC|DST)-")
 _FILTERS: Final = ("iptables", "ip6tables")
 
 
@@ -56,25 +58,56 @@ def has_link(name: str) -> bool:
 
 def kubernetes_chains() -> list[str]:
     """Packet filter chains of Kubernetes and of its network plugins, of any cluster, as `tool/table/CHAIN`."""
-    found = []
-    for tool in _FILTERS:
-        for table, lines in _tables(tool).items():
-            found += [f"{tool}/{table}/{match[1]}" for line in lines if (match := _OUR_CHAIN.match(line))]
-    return found
+    return _chains(_OUR_CHAIN)
 
 
 def remove_kubernetes_chains() -> None:
     """Remove those chains and every rule that leads to them, and nothing else."""
+    _remove_chains(_OUR_CHAIN)
+    _remove_policy_sets()
+
+
+def has_policy_chains() -> bool:
+    """Whether something enforces NetworkPolicies, see `policies`."""
+    return bool(_chains(_POLICY_CHAIN))
+
+
+def remove_policy_chains() -> None:
+    """Remove what enforces NetworkPolicies; everything else of the cluster stays."""
+    _remove_chains(_POLICY_CHAIN)
+    _remove_policy_sets()
+
+
+def _chains(pattern: re.Pattern[str]) -> list[str]:
+    found = []
+    for tool in _FILTERS:
+        for table, lines in _tables(tool).items():
+            found += [f"{tool}/{table}/{match[1]}" for line in lines if (match := pattern.match(line))]
+    return found
+
+
+def _remove_chains(pattern: re.Pattern[str]) -> None:
     for tool in _FILTERS:
         commands = []
         for table, lines in _tables(tool).items():
-            commands += [f"*{table}", *_removal(lines), "COMMIT"]
+            commands += [f"*{table}", *_removal(lines, pattern), "COMMIT"]
         restore = [f"{tool}-restore", "--noflush"]
         subprocess.run(restore, input="\n".join(commands) + "\n", text=True, check=True, capture_output=True)
 
 
-def _removal(lines: list[str]) -> list[str]:
-    chains = [match[1] for line in lines if (match := _OUR_CHAIN.match(line))]
+def policy_sets() -> list[str]:
+    """The sets of addresses that rules of policies name."""
+    listed = subprocess.run(["ipset", "list", "-name"], capture_output=True, text=True, check=True).stdout
+    return list(filter(_POLICY_SET.match, listed.split()))
+
+
+def _remove_policy_sets() -> None:
+    for name in policy_sets():
+        subprocess.run(["ipset", "destroy", name], check=True)
+
+
+def _removal(lines: list[str], pattern: re.Pattern[str]) -> list[str]:
+    chains = [match[1] for line in lines if (match := pattern.match(line))]
     outer = [line for line in lines if line.startswith("-A") and line.split()[1] not in chains]
     leading = [line for line in outer if any(jump in chains for jump in re.findall(r" -[jg] (\S+)", line))]
     return [

@@ -16,6 +16,7 @@ _PACKAGES: Final = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
     "iptables-save": "iptables",
+    "ipset": "ipset",
     "conntrack": "conntrack",
     "ip": "iproute2",
     "mount": "mount",

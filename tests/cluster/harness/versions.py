@@ -89,6 +89,12 @@ GO_PROGRAMS: Final = (
     ),
     GoProgram("kwok", "sigs.k8s.io/kwok", "v0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, files=("kustomize/stage",)),
     GoProgram("coredns", "github.com/coredns/coredns", "v1.15.0", {"coredns": "github.com/coredns/coredns"}),
+    GoProgram(
+        "kube-router",
+        "github.com/cloudnativelabs/kube-router/v2",
+        "v2.1.0",
+        {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
+    ),
     GoProgram("minio", "github.com/minio/minio", MINIO, {"minio": "github.com/minio/minio"}),
     GoProgram("mc", "github.com/minio/mc", "v0.0.0-20250313080218-cf909e1063a9", {"mc": "github.com/minio/mc"}),
 )
