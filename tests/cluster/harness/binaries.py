@@ -3,7 +3,7 @@
     python -m tests.cluster.harness.binaries
 
 The cache is `~/.cache/darkroom-cluster`, or what DARKROOM_CLUSTER_CACHE names. Each program lies in a folder of its own
-named by its version. A cold build takes about a quarter of an hour on two cores.
+named by its version. A cold build takes some twelve minutes on two cores.
 """
 
 import hashlib
