@@ -1,5 +1,6 @@
 """Which connections NetworkPolicies let through: tried from inside the pods of a release, and of pods around it."""
 
+import inspect
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -28,23 +29,26 @@ _JOB: Final = {"app.kubernetes.io/name": "dreambooth", "app.kubernetes.io/part-o
 _MEETING_PORT: Final = 29500
 _OTHER_PORT: Final = 8080
 _KUBELET_PORT: Final = 10250
-_SECONDS: Final = 3
-# The addresses that take a connection, out of those in the argument.
-_TRY: Final = f"""
-import json, socket, sys
-from concurrent.futures import ThreadPoolExecutor
-def takes(address):
+Edge = tuple[str, str, int]
+
+
+def _takes(address: tuple[str, int]) -> bool:
     try:
-        socket.create_connection(address, {_SECONDS}).close()
+        socket.create_connection(address, 3).close()
     except OSError:
         return False
     return True
+
+
+# Run inside the pods: those of the addresses in the argument that take a connection.
+_TRY: Final = f"""
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+{inspect.getsource(_takes)}
 addresses = json.loads(sys.argv[1])
 with ThreadPoolExecutor(32) as pool:
-    print(json.dumps([a for a, taken in zip(addresses, pool.map(takes, addresses)) if taken]))
+    print(json.dumps([a for a, taken in zip(addresses, pool.map(_takes, addresses)) if taken]))
 """
-
-Edge = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,11 @@ class Scene:
         for source, (namespace, name, container) in self.pods.items():
             here = ("--namespace", namespace, name, f"--container={container}")
             # No policy holds up what a pod sends to itself; of the pods of training there are two.
-            others = {name for name in self.targets.values() if name[0] != source or source == "dreambooth"}
-            tried = [address for address, end in self.targets.items() if end in others and self.ours & {source, end[0]}]
+            tried = [
+                address
+                for address, (target, _) in self.targets.items()
+                if self.ours & {source, target} and (source != target or source == "dreambooth")
+            ]
             printed = self.cluster.kubectl("exec", *here, "--", "python", "-c", _TRY, json.dumps(tried))
             found |= {(source, *self.targets[host, port]) for host, port in json.loads(printed)}
         return found
@@ -108,18 +115,15 @@ def scene(release: Release, monitoring: str) -> Iterator[Scene]:
         }
         try:
             with ThreadPoolExecutor() as pool:
-                made = dict(
-                    zip(others, pool.map(lambda other: _listening(cluster, *other), others.values()), strict=True)
-                )
-            pods = {name: (namespace, made[name], "listening") for name, (namespace, *_) in others.items()}
-            del pods["dreambooth beside it"]
+                list(pool.map(lambda other: _listen(cluster, *other), others.values()))
+            pods = {end: (namespace, name, "listening") for end, (namespace, name, *_) in others.items()}
+            _, beside, _ = pods.pop("dreambooth beside it")
             own = {each["metadata"]["labels"]["app.kubernetes.io/component"]: each for each in release.pods()}
             pods |= {name: (release.namespace, each["metadata"]["name"], name) for name, each in own.items()}
             targets = {(own[name]["status"]["podIP"], port): (name, port) for name in own for port in PORTS[name]}
-            beside = made["dreambooth beside it"]
             targets |= {
                 (_address(cluster, release.training, beside), _MEETING_PORT): ("dreambooth", _MEETING_PORT),
-                (_address(cluster, elsewhere, made["stranger"]), _OTHER_PORT): ("stranger", _OTHER_PORT),
+                (_address(cluster, elsewhere, "stranger"), _OTHER_PORT): ("stranger", _OTHER_PORT),
                 (cluster.cluster_ip(store.SERVICE, store.NAMESPACE), store.PORT): ("store", store.PORT),
                 (HOST_ADDRESS, 53): ("dns", 53),
                 (API_SERVICE_ADDRESS, 443): ("api-server", 443),
@@ -132,13 +136,12 @@ def scene(release: Release, monitoring: str) -> Iterator[Scene]:
                 cluster.kubectl("delete", "pod", name, "--namespace", namespace, "--ignore-not-found", "--wait=false")
 
 
-def _listening(cluster: Cluster, namespace: str, name: str, labels: dict[str, str], port: int) -> str:
+def _listen(cluster: Cluster, namespace: str, name: str, labels: dict[str, str], port: int) -> None:
     command = ["python", "-m", "http.server", str(port), "--directory", "/usr/share/darkroom"]
     image = f"localhost/darkroom-tools:{version()}"
     spec = restricted_pod({"name": "listening", "image": image, "command": command})
     cluster.apply(pod(name, spec, labels), namespace=namespace)
     cluster.kubectl("wait", "--namespace", namespace, "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
-    return name
 
 
 def _address(cluster: Cluster, namespace: str, name: str) -> str:
@@ -148,11 +151,3 @@ def _address(cluster: Cluster, namespace: str, name: str) -> str:
 
 def _namespace(name: str) -> dict[str, Any]:
     return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
-
-
-def _takes(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, _SECONDS).close()
-    except OSError:
-        return False
-    return True
