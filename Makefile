@@ -43,14 +43,14 @@ setup: $(READY)  ## create the virtual environment and install everything (done 
 
 # Four workers on two cores: two compute while others wait for their servers and programs.
 test: $(READY)  ## every test that needs no cluster and no network, but the long ones
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder -m "not long" tests
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 4 --no-loadscope-reorder -m "not long" tests
 
 test-long: $(READY)  ## the long ones: killed programs, several processes, a store that goes away, thousands of images
-	@OMP_NUM_THREADS=1 $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m long tests
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 3 --no-loadscope-reorder -m long tests
 
 e2e: $(READY)  ## every test that needs a real Kubernetes: builds and starts one on this machine (Linux, root, Go)
 	@$(BIN)/python -m tests.cluster.harness build
-	@DARKROOM_E2E=1 OMP_NUM_THREADS=1 WHEELS="$(firstword $(WHEELS))" $(PYTEST) --durations=25 --durations-min=10 tests/cluster
+	@DARKROOM_E2E=1 OMP_NUM_THREADS=1 WHEELS="$(firstword $(WHEELS))" $(PYTEST) -n 2 --durations=25 --durations-min=10 tests/cluster
 
 cluster: $(READY)  ## start the real Kubernetes of the tests and leave it up; prints the kubeconfig
 	@$(BIN)/python -m tests.cluster.harness up

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 from artifacts.embedded import EmbeddedStore
 from artifacts.store import ObjectStore, StoreConfig
+from xdist.scheduler import LoadFileScheduling
 
 _BUCKETS_AHEAD = 4
+
+_TOGETHER = ("tests/cluster/control_plane/", "tests/cluster/", "tests/system/")
+"""Folders whose tests share a running system: one worker has them all."""
 
 TRAINED: dict[str, Any] = {
     "format": "diffusers",
@@ -25,6 +29,18 @@ TRAINED: dict[str, Any] = {
     "base_model": "sd15-tiny",
 }
 """What `Checkpoints.begin` needs besides the id, for a trained model."""
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Every worker gets a file at a time, or a folder of `_TOGETHER`."""
+    return _FilesAndFolders(config, log)
+
+
+class _FilesAndFolders(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return next((folder for folder in _TOGETHER if file.startswith(folder)), file)
 
 
 @pytest.fixture(scope="session")

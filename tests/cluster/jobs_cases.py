@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 from tests.cluster.harness.gpus import REAL_NODE_GPUS
 from tests.cluster.harness.layout import NODE
 from tests.cluster.harness.manifests import pod, probe, restricted_pod
-from tests.cluster.harness.processes import wait_until
+from tests.cluster.harness.processes import NotReady, wait_until
 from tests.cluster.jobs_outcome import Attempt, Result, result_of, starts_of
 from tests.cluster.jobs_runs import RECIPE, Place, Training, conditions
 from tests.cluster.jobs_store import switch
@@ -19,7 +20,8 @@ from tests.cluster.jobs_store import switch
 MIDDLE: Final = 15
 """Things happen when a resume point of this step is published: well before the last step, behind a whole stage."""
 
-
+_TWO_SILENCES: Final = 180
+"""Seconds after which a request must have failed that found the store silent, not gone: DARKROOM_S3_READ_TIMEOUT_SECONDS, twice."""
 _INDEX: Final = "JOB_COMPLETION_INDEX"
 
 
@@ -128,9 +130,13 @@ def store_away(place: Place) -> Case:
     """The store is switched off until the training has said that it goes on without, and some time longer."""
 
     def switch_off(training: Training) -> None:
-        switch(place.cluster, place.namespace, on=False)
+        with paused(training):  # it would be over before a store that takes its time has ended
+            switch(place.cluster, place.namespace, on=False)
         try:
-            wait_until("it goes on", lambda: "resume points wait for the store" in log_of(training), 120)
+            wait_until("it goes on", lambda: "resume points wait for the store" in log_of(training), _TWO_SILENCES)
+        except NotReady as error:
+            error.add_note(log_of(training)[-5000:])
+            raise
         finally:
             switch(place.cluster, place.namespace, on=True)
 
@@ -206,6 +212,17 @@ def pid_of(training: Training, index: int = 0) -> int:
     """Id, on the node, of the run's program. index: the pod's number, if it has several."""
     (pid,) = (pid for pid, variables in _programs(training.name) if int(variables.get(_INDEX, "0")) == index)
     return pid
+
+
+@contextmanager
+def paused(training: Training) -> Iterator[None]:
+    """Its program stands still inside the block."""
+    pid = pid_of(training)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def _programs(run: str) -> Iterator[tuple[int, dict[str, str]]]:

@@ -5,6 +5,7 @@ All cases begin together and are then looked at one by one; the node's GPUs deci
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import pytest
 from jobs.failures import FATAL_EXIT_CODES
@@ -32,6 +33,7 @@ _SIDE_BY_SIDE = (
     jobs_cases.drained,
     jobs_cases.suspended,
 )
+_ON_OWN_STORE = ("store_away", "store_gone")
 Cases = Callable[[str], Case]
 
 
@@ -47,24 +49,19 @@ def cases(cluster: Cluster, images_on_node: Callable[[str], str]) -> Iterator[Ca
     ):
         cluster.apply(minio.credentials(namespace))
         place = Place(cluster, namespace, store)
-        found: dict[str, Future[Case]] = {each.__name__: pool.submit(each, place) for each in _SIDE_BY_SIDE}
         of_store = pool.submit(_store_cases, cluster, with_store)
-        found["store_away"], found["store_gone"] = (pool.submit(_part, of_store, number) for number in range(2))
+        found = {each.__name__: pool.submit(each, place) for each in _SIDE_BY_SIDE}
         # It takes all GPUs away, so it comes when nobody else trains.
-        found["preempted"] = pool.submit(_last, [*found.values()], place)
-        yield lambda name: found[name].result()
+        found["preempted"] = pool.submit(_last, [of_store, *found.values()], place)
+        yield lambda name: of_store.result()[name] if name in _ON_OWN_STORE else found[name].result()
 
 
-def _part(both: "Future[tuple[Case, Case]]", number: int) -> Case:
-    return both.result()[number]
-
-
-def _last(before: "list[Future[Case]]", place: Place) -> Case:
+def _last(before: "list[Future[Any]]", place: Place) -> Case:
     wait(before)
     return jobs_cases.preempted(place)
 
 
-def _store_cases(cluster: Cluster, namespace: str) -> tuple[Case, Case]:
+def _store_cases(cluster: Cluster, namespace: str) -> dict[str, Case]:
     """Those that need a store of their own: it is away for a while, and it never is there."""
     with lasting_store(cluster, namespace):
         endpoint = f"http://{minio.SERVICE}.{namespace}:{minio.PORT}"
@@ -72,7 +69,7 @@ def _store_cases(cluster: Cluster, namespace: str) -> tuple[Case, Case]:
             place = Place(cluster, namespace, store, endpoint)
             away = jobs_cases.store_away(place)
         switch(cluster, namespace, on=False)
-        return away, jobs_cases.store_gone(place)
+        return {"store_away": away, "store_gone": jobs_cases.store_gone(place)}
 
 
 GOES_ON = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -129,11 +130,18 @@ async def test_what_only_looks_like_a_run_is_left_alone(
     assert {each["metadata"]["name"] for each in jobs(plane, namespace)} == {"empty", "strange", job_name(run.name)}
 
 
-async def test_the_end_is_recorded_before_the_job_is_removed(
-    config: TrainerConfig, photo: bytes, plane: Plane, namespace: str, kubelet: Kubelet, applied: dict[str, Any]
+@pytest.mark.parametrize("poll_seconds", [0.05, 10.0], ids=["looks often", "looks when the Job is gone"])
+async def test_the_end_of_a_job_that_its_ttl_removes_at_once(
+    config: TrainerConfig,
+    photo: bytes,
+    plane: Plane,
+    namespace: str,
+    kubelet: Kubelet,
+    applied: dict[str, Any],
+    poll_seconds: float,
 ) -> None:
     applied["spec"]["ttlSecondsAfterFinished"] = 1
-    async with serving(config) as client:
+    async with serving(replace(config, local=replace(config.local, poll_seconds=poll_seconds))) as client:
         await filled(client, photo)
         plane.apply(applied, namespace=namespace)
         pod = await asyncio.to_thread(kubelet.placed, job_name(RUN))

@@ -155,17 +155,31 @@ class Keeper:
 
     def _conclude_gone(self, spec: RunSpec, job_name: str, digest: str, cancelling: bool) -> None:
         job = self.fresh_job(job_name)
+        last, pods = self._last_look(job_name)
         published, now = self._published(spec), datetime.now(UTC)
 
         def change(before: JobStatus) -> JobStatus:
             if before.finished or next_step(before, job, digest, cancelling) is not Step.CONCLUDE_GONE:
                 return before
+            if last and next_step(before, last, digest, cancelling) is Step.RECORD:
+                seen = replace(attempts.observe(before, last, pods, {}, now), job_uid=last.uid)
+                if condition := endings.conclusion(last, seen, cancelling):
+                    return seen.concluded(condition)
             seen = attempts.observe(before, None, (), {}, now)
             return seen.concluded(endings.conclusion_of_gone(job_name, seen, published, cancelling, now))
 
         written = self._runs.change_status(spec.name, change)
         if written.condition:
             log.info("%s is over: %s %s", spec.name, written.condition.reason, written.condition.message)
+
+    def _last_look(self, job_name: str) -> tuple[LiveJob | None, list[LivePod]]:
+        """A Job that was over before it was deleted, and its pods, as they were last seen."""
+        raw = self._jobs.deleted().get(job_name)
+        if raw is None or not (job := LiveJob.of(raw)).ended:
+            return None, []
+        pods = map(LivePod.of, [*self._pods.deleted().values(), *self._pods.objects()])
+        # Its deletion came after its end and has nothing to do with how its pods ended.
+        return replace(job, being_deleted=False), [pod for pod in pods if pod.job_uid == job.uid]
 
     def _conclude(self, spec: RunSpec, condition: Condition) -> None:
         self._runs.change_status(spec.name, lambda before: before if before.finished else before.concluded(condition))

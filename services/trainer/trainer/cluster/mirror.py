@@ -3,6 +3,8 @@
 A thread of its own lists, watches for a minute, and lists again, so that a change that was missed is found. An API server
 that is away is asked again, ever more rarely; meanwhile the mirror shows what it knew. (The client's own SharedInformer asks
 an API server that is away two thousand times a second, and logs each time.)
+
+What was deleted is remembered for a minute or two as it was last seen: how a Job ended that its TTL has removed since.
 """
 
 import logging
@@ -26,6 +28,8 @@ class Mirror:
         self._kind = kind
         self._selector = selector
         self._objects: dict[str, Any] = {}
+        self._deleted: dict[str, Any] = {}
+        self._deleted_earlier: dict[str, Any] = {}  # before the last list
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._watch: Watch | None = None
@@ -59,6 +63,11 @@ class Mirror:
         with self._lock:
             return self._objects.get(name)
 
+    def deleted(self) -> dict[str, Any]:
+        """The last state of those that were deleted lately, as JSON by name."""
+        with self._lock:
+            return self._deleted_earlier | self._deleted
+
     def _run(self, version: str) -> None:
         pause, listed = _FIRST_PAUSE_SECONDS, True
         while not self._stopping.is_set():
@@ -78,8 +87,11 @@ class Mirror:
 
     def _list(self) -> str:
         items, version = self._api.listed(self._kind, self._selector)
+        found = {item["metadata"]["name"]: item for item in items}
         with self._lock:
-            self._objects = {item["metadata"]["name"]: item for item in items}
+            missed = {name: item for name, item in self._objects.items() if name not in found}
+            self._deleted, self._deleted_earlier = missed, self._deleted
+            self._objects = found
         return version
 
     def _follow(self, version: str) -> None:
@@ -97,3 +109,4 @@ class Mirror:
                 self._objects[found["metadata"]["name"]] = found
             elif change == "DELETED":
                 self._objects.pop(found["metadata"]["name"], None)
+                self._deleted[found["metadata"]["name"]] = found
