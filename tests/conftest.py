@@ -17,7 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 _BUCKETS_AHEAD = 4
 
 _TOGETHER = ("tests/cluster/control_plane/", "tests/cluster/", "tests/system/")
-"""Folders whose tests share a running system: one worker has them all."""
+"""Folders whose tests share a running system: one worker has them all. The first that fits counts."""
 
 TRAINED: dict[str, Any] = {
     "format": "diffusers",
@@ -31,7 +31,6 @@ TRAINED: dict[str, Any] = {
 """What `Checkpoints.begin` needs besides the id, for a trained model."""
 
 
-@pytest.hookimpl
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     """Every worker gets a file at a time, or a folder of `_TOGETHER`."""
     return _FilesAndFolders(config, log)

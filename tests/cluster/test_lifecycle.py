@@ -68,9 +68,10 @@ def programs() -> list[str]:
     for entry in Path("/proc").glob("[0-9]*/exe"):
         try:
             target = os.readlink(entry)
-            command = entry.with_name("cmdline").read_bytes().decode()
+            command = entry.with_name("cmdline").read_bytes().decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):  # a kernel thread, or it has just ended
             continue
+        # Those tests keep their data in the temporary folder, a cluster never does.
         ours = target.startswith(str(cache_folder())) and tempfile.gettempdir() not in command
         if ours or target in ("/minio", "/pause", "/probe"):
             found.append(target)
