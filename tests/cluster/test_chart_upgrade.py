@@ -19,7 +19,7 @@ from tests.cluster.harness.client import Cluster, CommandError
 from tests.cluster.harness.processes import NotReady, wait_until
 
 pytestmark = pytest.mark.timeout(900)
-STEPS = 700
+STEPS = 500
 """Long enough for an upgrade and a rollback meanwhile."""
 
 

@@ -44,8 +44,8 @@ def import_image(source: Path | str) -> None:
         _run([*_CTR, "images", "import", str(source)])
         return
     with _PUSHING:  # which reads and writes the layout's index
-        # Into one folder, where a layer that images share lies once. Uncompressed: it goes no further than this machine.
-        _run(["buildah", "push", "--disable-compression", source, f"oci:{_LAYOUT}:{source}"])
+        # Into one folder, where a layer that images share lies once. Hardly compressed: it goes no further than this machine.
+        _run(["buildah", "push", "--compression-level=1", source, f"oci:{_LAYOUT}:{source}"])
         (entry,) = (
             each for each in _read(_LAYOUT / "index.json")["manifests"] if source in each["annotations"].values()
         )
