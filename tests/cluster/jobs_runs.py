@@ -34,7 +34,7 @@ RECIPE: Final[Mapping[str, Any]] = {
     "seed": 7,
     "textEncoder": {"steps": 5, "learningRate": 1e-5},
     "unet": {"steps": 80, "learningRate": 1e-4, "schedule": "cosine"},
-    "resumePointEverySteps": 5,
+    "resumePointEverySteps": 15,
 }
 _SECONDS: Final = 400
 """For each wait, with several trainings at work on two cores."""

@@ -15,9 +15,7 @@ from typing import Any
 from tests.cluster.harness.binaries import binary, search_path
 from tests.cluster.harness.layout import KUBECONFIG
 from tests.cluster.harness.manifests import namespace
-from tests.cluster.harness.processes import NotReady
-
-_POLL_SECONDS = 0.3
+from tests.cluster.harness.processes import NotReady, poll_seconds
 
 
 class CommandError(Exception):
@@ -63,12 +61,13 @@ class Cluster:
         self, what: str, seen: Callable[[dict[str, Any]], bool], *arguments: str, seconds: float = 120
     ) -> dict[str, Any]:
         """Poll `get(*arguments)` until `seen` says yes; NotReady with the last answer's status otherwise."""
-        deadline = time.monotonic() + seconds
+        begun = time.monotonic()
         while not seen(answer := self.get(*arguments)):
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - begun
+            if waited > seconds:
                 status = json.dumps(answer.get("status", answer), indent=1)
                 raise NotReady(f"Waiting until {what}: not so after {seconds:.0f} s. Last seen: {status[-4000:]}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds(waited))
         return answer
 
     def cluster_ip(self, service: str, namespace: str) -> str:

@@ -98,13 +98,19 @@ def wait_gone(processes: Sequence[Process], seconds: float = _STOP_SECONDS) -> N
 
 def wait_until(what: str, ready: Callable[[], bool], seconds: float, log_of: Process | None = None) -> None:
     """Poll until `ready`; NotReady with the end of the program's log after `seconds` or when the program has ended."""
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
     while not ready():
+        waited = time.monotonic() - begun
         ended = log_of is not None and not log_of.alive
-        if ended or time.monotonic() > deadline:
+        if ended or waited > seconds:
             reason = f"{log_of.name} has ended" if log_of and ended else f"not so after {seconds:.0f} s"
             raise NotReady(f"Waiting until {what}: {reason}.{_log_end(log_of)}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll_seconds(waited))
+
+
+def poll_seconds(waited: float) -> float:
+    """When to look again. Most looks are processes or calls, and several tests wait side by side: the longer, the less often."""
+    return min(max(_POLL_SECONDS, waited / 10), 2.0)
 
 
 def _log_end(process: Process | None) -> str:
