@@ -156,7 +156,7 @@ def out_of_memory(place: Place) -> Case:
 
 def too_large(place: Place) -> Case:
     """Its memory limit holds its libraries and its model, but not what the steps will need."""
-    training = place.training("too-large", resources={"cpu": "100m", "memory": "500Mi"})
+    training = place.training("too-large", resources={"cpu": "100m", "memory": "450Mi"})
     return carry_out(training, lambda training: None, read=False)
 
 

@@ -229,14 +229,22 @@ def test_a_training_that_cannot_fit_is_refused_with_what_would(placed: Callable[
         plan.make(wanted, model, 2**20)
 
 
-def test_a_hair_too_little_is_a_warning(placed: Callable[..., Order], model: Parts) -> None:
-    wanted = placed()
-    predicted = plan.make(wanted, model, 2**40)
+def test_a_hair_too_little_is_refused_on_a_cpu_which_would_kill_it(placed: Callable[..., Order], model: Parts) -> None:
+    predicted = plan.make(placed(), model, 2**40)
     assert not predicted.is_tight
-    intended = plan.make(wanted, model, int(predicted.memory_bytes * 0.95))
-    assert intended.is_tight
+    with pytest.raises(MemoryTooSmall, match="optimizer adamw_8bit needs about"):
+        plan.make(placed(), model, predicted.memory_bytes - 1)
+    assert not plan.make(placed(), model, predicted.memory_bytes).is_tight
+
+
+def test_a_hair_too_little_is_a_warning_on_a_card(placed: Callable[..., Order], model: Parts) -> None:
+    assert [plan.fits("cuda", 100, there) for there in (89, 90, 100)] == [False, True, True]
+    assert [plan.fits("cpu", 100, there) for there in (90, 99, 100)] == [False, False, True]
+    predicted = plan.make(placed(), model, 2**40)
+    tight = replace(predicted, available_bytes=int(predicted.memory_bytes * 0.95))
+    assert tight.is_tight
     told = _Told()
-    plan.announce(intended, replace(wanted, records=told), model)
+    plan.announce(tight, replace(placed(), records=told), model)
     assert re.search(r"the memory may not be enough: optimizer adamw_8bit needs about \d+ MiB; a lower", told.warnings)
 
 

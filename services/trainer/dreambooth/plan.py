@@ -20,8 +20,9 @@ from dreambooth.recipe import Recipe
 from dreambooth.stages import Stage
 from dreambooth.wording import first_few
 
-# Predictions are not exact: a run is refused only if it would not fit with this share of what was predicted.
-_REFUSED_SHARE: Final = 0.9
+# A card that is full says so, and predictions for cards are a tenth too high: a run is refused there only if this share of what
+# was predicted would not fit. On a CPU too little memory is a SIGKILL without a word.
+_SHARE_ON_CUDA: Final = 0.9
 _MIN_STEPS: Final = 20  # of a run whose time is worth a rehearsal
 _STAGED_COPIES: Final = 3  # of the state, which `Saver` may have on the disk at one time
 
@@ -96,8 +97,13 @@ def spoken(seconds: float) -> str:
     return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
+def fits(kind: str, num_bytes: int, available_bytes: int) -> bool:
+    """Whether a run of this predicted peak is begun on a device of this kind ("cpu", "cuda")."""
+    return num_bytes * (_SHARE_ON_CUDA if kind == "cuda" else 1) <= available_bytes
+
+
 def _refuse(order: Order, training: Case, predicted: Prediction, available_bytes: int) -> None:
-    is_too_small = predicted.num_bytes * _REFUSED_SHARE > available_bytes
+    is_too_small = not fits(training.parts.device.type, predicted.num_bytes, available_bytes)
     if not order.world.any(is_too_small):
         return
     if not is_too_small:

@@ -172,8 +172,7 @@ class Plane:
 
     def _run(self, name: str, *options: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
-            # Ended with these tests, however they end.
-            command = ["setpriv", "--pdeathsig=KILL", str(binary(name)), *options]
+            command = [str(binary(name)), *options]
             self.processes[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _ready(self) -> bool:
