@@ -64,18 +64,20 @@ class Scene:
 
     def edges(self) -> set[Edge]:
         """Every connection that comes about and has a pod of the release, or of its Jobs, at one end."""
-        found = set()
-        for source, (namespace, name, container) in self.pods.items():
-            here = ("--namespace", namespace, name, f"--container={container}")
-            # No policy holds up what a pod sends to itself; of the pods of training there are two.
-            tried = [
-                address
-                for address, (target, _) in self.targets.items()
-                if self.ours & {source, target} and (source != target or source == "dreambooth")
-            ]
-            printed = self.cluster.kubectl("exec", *here, "--", "python", "-c", _TRY, json.dumps(tried))
-            found |= {(source, *self.targets[host, port]) for host, port in json.loads(printed)}
-        return found
+        with ThreadPoolExecutor() as pool:  # what is held up takes its time
+            return set().union(*pool.map(self._edges_from, self.pods))
+
+    def _edges_from(self, source: str) -> set[Edge]:
+        namespace, name, container = self.pods[source]
+        # No policy holds up what a pod sends to itself; of the pods of training there are two.
+        tried = [
+            address
+            for address, (target, _) in self.targets.items()
+            if self.ours & {source, target} and (source != target or source == "dreambooth")
+        ]
+        here = ("--namespace", namespace, name, f"--container={container}")
+        printed = self.cluster.kubectl("exec", *here, "--", "python", "-c", _TRY, json.dumps(tried))
+        return {(source, *self.targets[host, port]) for host, port in json.loads(printed)}
 
     def documented(self) -> set[Edge]:
         """The rows of the table that are about these pods and targets."""

@@ -3,7 +3,7 @@
     python -m tests.cluster.harness.binaries
 
 The cache is `~/.cache/darkroom-cluster`, or what DARKROOM_CLUSTER_CACHE names. Its folders are named by versions, or by a
-digest of what they are built from. A cold build takes some eight minutes on two cores.
+digest of what they are built from. A cold build takes some nine minutes on two cores.
 """
 
 import hashlib

@@ -60,7 +60,7 @@ def start(name: str, command: Sequence[str | Path]) -> Process:
             stdout=log,
             stderr=log,
             cwd=STATE,
-            # Collecting garbage half as often costs memory, which is there, and saves time, which is short.
+            # Garbage is collected a third as often: that costs memory, which is there, and saves time, which is short.
             env=os.environ | {"PATH": search_path(), "GOGC": "300"},
             start_new_session=True,
         )
