@@ -84,9 +84,9 @@ def _carry_out(config: ProgramConfig, place: Place | None, scratch: Path, stop: 
 
 def _compute(config: ProgramConfig, store: ObjectStore, place: Place, stop: StopSignal) -> None:
     """A process that takes its share of the arithmetic and writes nothing."""
-    from dreambooth import training  # noqa: F401 - imported while the process that writes looks at its order
-
     order = recipe.parse(config.recipe)
+    _leave_out_bitsandbytes(order)
+    from dreambooth import training  # noqa: F401 - imported while the process that writes looks at its order
 
     def is_finished() -> bool:
         return ownership.is_published(Checkpoints(store), order.checkpoint, config.run)
@@ -143,9 +143,7 @@ def _train(
         raise RecipeInvalid((f"reference_order draws for one process, and this run has {config.num_workers}",))
     gathered = gather() if records else None
     stop.check()
-    if order.optimizer != recipe.ADAMW_8BIT:
-        # diffusers and peft import it wherever it is installed, and with it torch's compiler: a tenth of the start.
-        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+    _leave_out_bitsandbytes(order)
     from dreambooth import training, world  # imports torch: seconds that a refused or finished run need not wait
     from dreambooth.order import Order
 
@@ -168,6 +166,12 @@ def _train(
     except PartnerLost:
         stop.check()  # the others were asked, too, and were faster
         raise
+
+
+def _leave_out_bitsandbytes(order: Recipe) -> None:
+    """diffusers and peft import it wherever it is installed, and with it torch's compiler: a tenth of the start."""
+    if order.optimizer != recipe.ADAMW_8BIT:
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 
 
 def _words(error: Exception, code: int, scratch: Path) -> str:

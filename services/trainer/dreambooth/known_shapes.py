@@ -2,7 +2,7 @@
 known shape is made. `meta` counts with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -24,23 +24,38 @@ class KnownShapes:
             return operation(*args, **kwargs)
         if key not in self._found:
             made = operation(*args, **kwargs)
-            self._remember(key, made)
+            self._remember(key, made, (*args, *kwargs.values()))
             return made
         made = [
             torch.empty_strided(size, strides, dtype=dtype, device="meta") for size, strides, dtype in self._found[key]
         ]
         return tuple(made) if len(operation._schema.returns) > 1 else made[0]
 
-    def _remember(self, key: object, made: Any) -> None:
+    def _remember(self, key: object, made: Any, given: tuple[Any, ...]) -> None:
         tensors = made if isinstance(made, tuple) else (made,)
         if all(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in tensors):
-            self._found[key] = [(tensor.size(), tensor.stride(), tensor.dtype) for tensor in tensors]
+            memory = [_memory(tensor) for tensor in tensors]
+            # Some views are not declared as such, `_unsafe_view` for one.
+            if len({*memory}) == len(memory) and not {*memory} & {*_memories(given)}:
+                self._found[key] = [(tensor.size(), tensor.stride(), tensor.dtype) for tensor in tensors]
 
 
 @cache
 def _makes_new(operation: Any) -> bool:
-    """Whether it neither changes an argument nor returns a view of one."""
+    """Whether it says that it neither changes an argument nor returns a view of one."""
     return not any(argument.alias_info for argument in operation._schema.arguments)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _memories(values: Iterable[Any]) -> Iterator[int]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield _memory(value)
+        elif isinstance(value, (tuple, list)):
+            yield from _memories(value)
 
 
 def _described(value: Any) -> object:

@@ -2,7 +2,7 @@
 
     python -m tests.cluster.harness.binaries
 
-The cache is `~/.cache/darkroom-cluster`, or what DARKROOM_CLUSTER_CACHE names. Its folders are named by versions, or by a
+The cache is `~/.cache/darkroom-cluster`, or what DARKROOM_CLUSTER_CACHE names. Its folders are named by a
 digest of what they are built from. A cold build takes some nine minutes on two cores.
 """
 
@@ -53,8 +53,8 @@ def cache_folder() -> Path:
 
 
 def folder_of(entry: WheelPrograms | CustomResources) -> Path:
-    """The folder of one entry at its version: its binaries, or its definitions."""
-    return cache_folder() / f"{entry.name}-{entry.version}"
+    """The folder of one entry: its binaries, or its definitions."""
+    return cache_folder() / f"{entry.name}-{entry.version}-{hashlib.sha256(repr(entry).encode()).hexdigest()[:12]}"
 
 
 def kept_files(name: str) -> Path:

@@ -46,36 +46,31 @@ def import_image(source: Path | str) -> None:
     with _PUSHING:  # which reads and writes the layout's index
         # Into one folder, where a layer that images share lies once. Hardly compressed: it goes no further than this machine.
         _run(["buildah", "push", "--compression-level=1", source, f"oci:{_LAYOUT}:{source}"])
-        (entry,) = (
-            each for each in _read(_LAYOUT / "index.json")["manifests"] if source in each["annotations"].values()
-        )
+        (entry,) = (each for each in _read(_LAYOUT / "index.json")["manifests"] if _name_of(each) == source)
     _import_from_layout(entry)
     if source not in node_images():
         raise ImageError(f"buildah's image {source} was imported, but the node does not list it: {node_images()}")
 
 
 def _import_from_layout(entry: Mapping[str, Any]) -> None:
-    """Stream an image to the node, without the layers that came with images before."""
+    """Import an image without the layers that came with images before."""
     manifest = _read(_blob(entry["digest"]))
     there = set(_run([*_CTR, "content", "list", "--quiet"]).split())
     wanted = [entry["digest"], *(each["digest"] for each in (manifest["config"], *manifest["layers"]))]
-    command = [*_CTR, "images", "import", "-"]
-    importing = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert importing.stdin is not None
-    assert importing.stderr is not None
-    try:
-        with tarfile.open(fileobj=importing.stdin, mode="w|", bufsize=1 << 20) as tar:
+    with tempfile.TemporaryDirectory(dir=STATE) as work:
+        archive = Path(work) / "new.tar"
+        with tarfile.open(archive, "w") as tar:
             _add(tar, "oci-layout", (_LAYOUT / "oci-layout").read_bytes(), 0o644)
             _add(tar, "index.json", _json({"schemaVersion": 2, "manifests": [entry]}), 0o644)
             for digest in dict.fromkeys(wanted):
                 if digest not in there:
                     tar.add(_blob(digest), f"blobs/sha256/{digest[7:]}")
-        importing.stdin.close()
-    except BrokenPipeError:
-        pass  # it says why
-    said = importing.stderr.read().decode()
-    if importing.wait():
-        raise ImageError(f"`ctr images import` ended with {importing.returncode}: {said.strip()[-2000:]}")
+        import_image(archive)
+
+
+def _name_of(entry: Mapping[str, Any]) -> str:
+    """The name that buildah has given to an entry of the layout; "" for one whose name a newer image has taken."""
+    return str(entry.get("annotations", {}).get("org.opencontainers.image.ref.name", ""))
 
 
 def _blob(digest: str) -> Path:
