@@ -186,18 +186,19 @@ def test_image_from_an_archive(cluster: Cluster, namespace: str, tmp_path: Path)
     assert run_to_end(cluster, namespace, "own", spec) == ("Succeeded", "from an archive\n")
 
 
-def test_image_from_buildah(cluster: Cluster, namespace: str) -> None:
-    name = f"localhost/{namespace}:1"
-    container = buildah("from", "scratch")
-    try:
-        buildah("copy", container, str(binary("probe")), "/program")
-        buildah("config", "--entrypoint", '["/program"]', "--cmd", "print built", "--user", "10001", container)
-        buildah("commit", "--rm", "--quiet", container, name)
-        import_image(name)
-    finally:
-        buildah("rmi", "--force", name)
-    spec = restricted_pod({"name": "built", "image": name})
-    assert run_to_end(cluster, namespace, "built", spec) == ("Succeeded", "built\n")
+def test_image_from_buildah_also_when_it_is_built_anew(cluster: Cluster, namespace: str) -> None:
+    name = f"localhost/{namespace[:40]}:1"
+    for build in ("first", "second"):
+        container = buildah("from", "scratch")
+        try:
+            buildah("copy", container, str(binary("probe")), "/program")
+            buildah("config", "--entrypoint", '["/program"]', "--cmd", f"print {build}", "--user", "10001", container)
+            buildah("commit", "--rm", "--quiet", container, name)
+            import_image(name)
+        finally:
+            buildah("rmi", "--force", name)
+        spec = restricted_pod({"name": build, "image": name})
+        assert run_to_end(cluster, namespace, build, spec) == ("Succeeded", f"{build}\n")
 
 
 def buildah(*arguments: str) -> str:
