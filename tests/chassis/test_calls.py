@@ -14,6 +14,17 @@ SERVICE = "chassis.echo.v1.EchoService"
 KINDS = ("Say", "Repeat", "Join", "Chat")
 
 
+class Overridden:
+    """An object with some attributes of another kind."""
+
+    def __init__(self, original: Any, **attributes: Any) -> None:
+        self._original = original
+        vars(self).update(attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
 class TestErrors:
     @pytest.mark.parametrize("method", KINDS)
     async def test_a_domain_error_becomes_its_status(
@@ -87,6 +98,35 @@ class TestErrors:
             assert count(server.registry, "darkroom_grpc_failures_total", "Say", reason="ABORTED") == 1
         assert (failed.code, failed.message) == (grpc.StatusCode.ABORTED, "by hand")
         assert (failed.trailer["extra"], failed.trailer["x-request-id"]) == ("1", "id-8")
+
+    async def test_a_servicers_abort_is_counted_and_final_before_it_is_sent(
+        self, serve: Any, count: Any, failure: Any, echo: ModuleType, request_of: Any
+    ) -> None:
+        # A slow network, which the loopback cannot be: the status is on its way and `abort` does not return yet.
+        sending, may_return = asyncio.Event(), asyncio.Event()
+
+        async def act(request: Any, context: Any) -> None:
+            send = context._call.context.abort
+
+            async def send_slowly(*status: Any) -> None:
+                sending.set()
+                await may_return.wait()
+                await send(*status)
+
+            context._call.context = Overridden(context._call.context, abort=send_slowly)
+            await context.abort(grpc.StatusCode.ABORTED, "by hand")
+
+        async with serve(echo.EchoServicer(act)) as (server, stub):
+            call = asyncio.ensure_future(failure(stub.Say(request_of(text="a"))))
+            await sending.wait()
+            assert count(server.registry, "darkroom_grpc_calls_total", "Say", code="ABORTED") == 1
+            stop = asyncio.ensure_future(server.stop(0))
+            await asyncio.sleep(0.1)  # the drain is over and its calls are interrupted
+            may_return.set()
+            assert (await call).code is grpc.StatusCode.ABORTED
+            await stop
+        assert count(server.registry, "darkroom_grpc_calls_total", "Say", code="ABORTED") == 1
+        assert count(server.registry, "darkroom_grpc_calls_total", "Say", code="UNAVAILABLE") is None
 
     async def test_a_status_set_without_an_exception_is_counted(
         self, serve: Any, count: Any, failure: Any, echo: ModuleType, request_of: Any

@@ -97,6 +97,7 @@ class Call:
         self._is_interrupted = False
         self._has_cancelled = False
         self._is_over = False
+        self._is_recorded = False
 
     async def __aenter__(self) -> Self:
         # The call runs in a task of its own, so nothing needs to reset the variable.
@@ -163,6 +164,9 @@ class Call:
 
     async def abort(self, code: grpc.StatusCode, message: str, metadata: Metadata) -> Never:
         """End the call with this status, adding to the metadata set before."""
+        # Its receiver may act on it before grpc returns here: it finds the call counted, and no drain sends another status.
+        self._is_over = True
+        self._record(code, reason="")
         await self.context.abort(code, message, (*self.context.trailing_metadata(), *metadata))
 
     async def _fail(self, error: Exception) -> None:
@@ -187,7 +191,10 @@ class Call:
         return code if isinstance(code, grpc.StatusCode) else _CODES[code or 0]
 
     def _record(self, code: grpc.StatusCode, reason: str) -> None:
-        """Count and log the end of the call; before the status is sent, so that its receiver finds it counted."""
+        """Count and log the end of the call, once; before the status is sent, so that its receiver finds it counted."""
+        if self._is_recorded:
+            return
+        self._is_recorded = True
         labels = (self._service, self._method)
         seconds = time.perf_counter() - self._started
         metrics = self._ledger.metrics
