@@ -22,7 +22,7 @@ from bench import comparing
 from bench.comparing import Spread
 from bench.workshop import PROMPT, RATE, BareLoop, Workshop
 
-CASES = ((1, 2), (8, 1))
+CASES = ((1, 2), (8, 1), (16, 1))
 """Batch size, and intervals of N steps that are timed in each run. At batch 1 a step is shortest: what surrounds it weighs most."""
 
 _EVERY = "N"
