@@ -97,7 +97,6 @@ class Call:
         self._is_interrupted = False
         self._has_cancelled = False
         self._is_over = False
-        self._is_recorded = False
 
     async def __aenter__(self) -> Self:
         # The call runs in a task of its own, so nothing needs to reset the variable.
@@ -113,7 +112,6 @@ class Call:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_over = True
         if isinstance(error, asyncio.CancelledError):
             error = self._cause_of(error)
         try:
@@ -164,8 +162,6 @@ class Call:
 
     async def abort(self, code: grpc.StatusCode, message: str, metadata: Metadata) -> Never:
         """End the call with this status, adding to the metadata set before."""
-        # Its receiver may act on it before grpc returns here: it finds the call counted, and no drain sends another status.
-        self._is_over = True
         self._record(code, reason="")
         await self.context.abort(code, message, (*self.context.trailing_metadata(), *metadata))
 
@@ -191,10 +187,13 @@ class Call:
         return code if isinstance(code, grpc.StatusCode) else _CODES[code or 0]
 
     def _record(self, code: grpc.StatusCode, reason: str) -> None:
-        """Count and log the end of the call, once; before the status is sent, so that its receiver finds it counted."""
-        if self._is_recorded:
+        """Count and log the end of the call, once; before the status is sent, so that its receiver finds it counted.
+
+        From here on nothing interrupts the call: grpc could not send a second status.
+        """
+        if self._is_over:
             return
-        self._is_recorded = True
+        self._is_over = True
         labels = (self._service, self._method)
         seconds = time.perf_counter() - self._started
         metrics = self._ledger.metrics
