@@ -50,8 +50,8 @@ def main() -> None:
         if arguments.only in (None, "stall"):
             save_stall.measure(shop, extent.points)
         if arguments.only in (None, "overhead"):
-            for batch_size, intervals in train_overhead.CASES:
-                train_overhead.measure(shop, batch_size, extent.rounds, extent.every, intervals)
+            for batch_size, warm, timed in train_overhead.CASES:
+                train_overhead.measure(shop, batch_size, extent.rounds, extent.every, warm, timed)
     print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 

@@ -1,7 +1,7 @@
 """What a whole run costs above its bare loop: records, resume points, samples, against a real store on this machine.
 
-`training.run` is timed from the progress record of step N to that of the last step, so that loading and publishing stay
-out and every interval of N steps holds the copy and the upload of one resume point.
+`training.run` is timed from the progress record of a step to that of the last step, so that loading, the start of the
+helper process and publishing stay out, and every interval of N steps holds the copy and the upload of one resume point.
 
 Two overheads are told. That in wall-clock time contains what the store itself computes on the same cores. That in
 processor time is of the trainer's process alone: what remains when the store is another machine.
@@ -22,8 +22,9 @@ from bench import comparing
 from bench.comparing import Spread
 from bench.workshop import PROMPT, RATE, BareLoop, Workshop
 
-CASES = ((1, 2), (8, 1), (16, 1))
-"""Batch size, and intervals of N steps that are timed in each run. At batch 1 a step is shortest: what surrounds it weighs most."""
+CASES = ((1, 3, 4), (4, 2, 3), (8, 2, 2))
+"""Batch size, and intervals of N steps in each run: those that get it warm, and those that are timed. At batch 1 a step is
+shortest: what surrounds it weighs most."""
 
 _EVERY = "N"
 _CLOSE_SECONDS = 60.0
@@ -57,20 +58,20 @@ class _Cost:
         return _Cost(self.wall - other.wall, self.cpu - other.cpu)
 
 
-def measure(workshop: Workshop, batch_size: int, rounds: int, every: int, intervals: int) -> None:
-    """Tell the overhead of each kind of run. every: N. intervals: of N steps, timed in each run of each round."""
+def measure(workshop: Workshop, batch_size: int, rounds: int, every: int, warm: int, timed: int) -> None:
+    """Tell the overhead of each kind of run. every: N. warm, timed: intervals of N steps in each run of each round."""
     bare = BareLoop.of(workshop.order(f"bare-{batch_size}", batch_size=batch_size))
     bare.advance(every)
     found: dict[str, list[tuple[_Cost, _Cost]]] = {name: [] for name in _EXTRAS}
-    num_timed = every * intervals
+    first, num_timed = every * warm, every * timed
     for number in range(rounds):
         for kind, (name, extras) in enumerate(_EXTRAS.items()):
             changes: dict[str, Any] = {field: every if value == _EVERY else value for field, value in extras.items()}
-            changes["unet"] = {"steps": every + num_timed, "learning_rate": RATE, "schedule": "constant"}
+            changes["unet"] = {"steps": first + num_timed, "learning_rate": RATE, "schedule": "constant"}
             order = workshop.order(f"whole-{batch_size}-{number}-{kind}", batch_size=batch_size, **changes)
             # Half before and half after, so that a machine that slowly gets busier hits both.
             before = _cost_of_bare(bare, num_timed // 2)
-            whole = _cost_of_run(order, every)
+            whole = _cost_of_run(order, first)
             after = _cost_of_bare(bare, num_timed - num_timed // 2)
             found[name].append((whole, before + after))
     for name, costs in found.items():

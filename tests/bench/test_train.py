@@ -50,7 +50,7 @@ def test_the_loops_differ_in_nothing_but_how(shop: Workshop) -> None:
 
 
 def test_the_overhead_is_told_for_each_kind_of_run(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
-    train_overhead.measure(shop, batch_size=1, rounds=1, every=2, intervals=1)
+    train_overhead.measure(shop, batch_size=1, rounds=1, every=2, warm=1, timed=1)
     found = lines(capsys)
     assert [line["what"] for line in found] == [
         "records",

@@ -10,9 +10,10 @@ import torch
 from artifacts.checkpoints import Checkpoints
 from artifacts.errors import NotFound
 from artifacts.sessions import Sessions
-from dreambooth import loop, loss, samples
+from dreambooth import loop, loss, point_files, samples
 from dreambooth.errors import Diverged, ResumePointUnusable, Stopped
 from dreambooth.exits import StopSignal
+from dreambooth.helper import Helper
 
 from tests.dreambooth.conftest import Outcome, encoded, picture, read_records
 
@@ -70,6 +71,27 @@ def test_stopped_at_any_step_it_goes_on_bit_for_bit(
     assert resumed.digests() == whole.digests()
     assert resumed.manifest.metrics["unet"] == whole.manifest.metrics["unet"]
     assert resumed.manifest.metrics["inexact"] is False
+
+
+@pytest.mark.parametrize(("least_bytes", "is_helped"), [(0, True), (2**40, False)], ids=["large", "small"])
+def test_large_points_are_uploaded_by_the_helper(
+    order: Order, train: Train, monkeypatch: pytest.MonkeyPatch, least_bytes: int, is_helped: bool
+) -> None:
+    asked: list[Any] = []
+    call = Helper.call
+
+    def listen(helper: Helper, work: Any, *arguments: Any) -> Any:
+        asked.append(work)
+        return call(helper, work, *arguments)
+
+    monkeypatch.setattr(Helper, "call", listen)
+    monkeypatch.setattr(point_files, "MIN_HELPED_BYTES", least_bytes)
+    outcome = train(order(resume_point_every_steps=1, keep_resume_points=9), run=RUN)
+    points = [line["object"] for line in outcome.records if line["kind"] == "resume_point"]
+    assert asked == [point_files.upload_to] * (len(points) if is_helped else 0)
+    assert points
+    files = {found.key.rsplit("/", 1)[1] for found in outcome.store.list(points[-1])}
+    assert files == {"manifest.json", "optimizer.pt", "optimizer.safetensors", "weights.safetensors"}
 
 
 def test_sigterm_saves_and_the_next_attempt_says_from_where(

@@ -16,6 +16,7 @@ from dreambooth import dry_run, stages
 from dreambooth.case import FP32_BYTES, Case, numel
 from dreambooth.dry_run import Counted
 from dreambooth.parts import Parts
+from dreambooth.point_files import HELPER_BYTES, MIN_HELPED_BYTES
 from dreambooth.recipe import ADAFACTOR, ADAMW, ADAMW_8BIT, PRODIGY, THEN_FREEZE, UNET, Recipe
 from dreambooth.stages import Stage
 from dreambooth.world import CHUNK_BYTES
@@ -43,7 +44,8 @@ class Prediction:
 def predict(case: Case) -> Prediction:
     """The worst moment of all stages."""
     device = case.parts.device.type
-    moments = {name: _with_margin(device, held, passing) for name, held, passing in _moments(case)}
+    beside = _helper_bytes(case)
+    moments = {name: _with_margin(device, held + beside, passing) for name, held, passing in _moments(case)}
     moment = max(moments, key=lambda name: moments[name])
     flops = {stage.name: _micro_step(case, stage).flops for stage in stages.of(case.recipe)}
     return Prediction(moments[moment], moment, flops)
@@ -59,7 +61,7 @@ def state_bytes(recipe: Recipe, parts: Parts) -> int:
     return max(
         (2 if recipe.ema_decay else 1) * numel(_trained(parts, changed)) * FP32_BYTES
         + _optimizer_bytes(recipe, parts, stage)
-        for stage, changed in _with_changed(recipe)
+        for stage, changed in stages.with_changed(recipe)
     )
 
 
@@ -77,6 +79,12 @@ def optimizer_bytes(optimizer: str, shape: torch.Size) -> int:
     raise ValueError(f"optimizer {optimizer!r} is none of this program's")
 
 
+def _helper_bytes(case: Case) -> int:
+    """Of the process that uploads large resume points; samples are drawn beside only if there is room for it."""
+    on_cpu = case.parts.device.type == "cpu"
+    return HELPER_BYTES if on_cpu and state_bytes(case.recipe, case.parts) >= MIN_HELPED_BYTES else 0
+
+
 def _with_margin(device: str, held: int, passing: int) -> int:
     if device == "cuda":
         return int((held + passing) * _CUDA_FACTOR) + _CUDA_BYTES
@@ -89,7 +97,7 @@ def _moments(case: Case) -> Iterable[tuple[str, int, int]]:
     loaded = loaded_bytes(parts)
     if case.class_px:
         yield "drawing class images", loaded, _decoding(case, case.class_px)
-    for stage, changed in _with_changed(recipe):
+    for stage, changed in stages.with_changed(recipe):
         where = f"training the {stage.name.replace('_', ' ')}"
         trained = _trained(parts, stage.rates)
         gradients = numel(trained) * FP32_BYTES
@@ -113,16 +121,6 @@ def _averaging_bytes(trained: list[torch.Tensor]) -> int:
     """The largest message in which processes average their gradients, see `World.average`."""
     largest = max(weight.numel() for weight in trained) * FP32_BYTES
     return min(numel(trained) * FP32_BYTES, CHUNK_BYTES + largest)
-
-
-def _with_changed(recipe: Recipe) -> Iterable[tuple[Stage, tuple[str, ...]]]:
-    """Each stage with the modules that were changed by its end, as `StageState` keeps them."""
-    changed: tuple[str, ...] = ()
-    for stage in stages.of(recipe):
-        changed = tuple(dict.fromkeys((*changed, *stage.rates)))
-        yield stage, changed
-        if stage.discards_unet:
-            changed = tuple(name for name in changed if name != UNET)
 
 
 def _optimizer_bytes(recipe: Recipe, parts: Parts, stage: Stage) -> int:

@@ -8,37 +8,42 @@ A point exists once writer.json lists it, with the sha256 of its manifest: one c
 of the lease can make, adds it and drops those beyond the newest `keep`. Before that every file is read back from the
 store; after it the objects of the dropped ones are deleted. So there is a verified point at every moment once there was
 one. The token in the name keeps two processes out of each other's folders. Points found damaged are kept and named in
-writer.json. Formats: `resume_point` (manifest.json) and `writer_record` (writer.json). `saver` writes points, the start
-of a run reads them.
+writer.json. Formats: `resume_point` (manifest.json) and `writer_record` (writer.json); `point_files` moves the files. `saver`
+writes points, the start of a run reads them.
 """
 
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from artifacts import names
 from artifacts.errors import ArtifactError, DigestMismatch, ManifestInvalid, NotFound
 from artifacts.manifest import FileEntry
-from artifacts.store import CHUNK_BYTES, ObjectStore
+from artifacts.store import ObjectStore
 
+from dreambooth import point_files
 from dreambooth.lease import Lease
 from dreambooth.resume_point import MANIFEST, POINTS_FOLDER, Position, ResumePoint, decode, name_of, order_of
 from dreambooth.writer_record import ListedPoint
 
 _log = logging.getLogger(__name__)
 
+Upload = Callable[[ObjectStore, str, Path], tuple[FileEntry, ...]]
+
 
 class ResumePoints:
     """The resume points of the run that `lease` holds. keep: how many stay, 1 or more. Not thread-safe.
 
-    folder: the key prefix of all points, with its slash. endpoint: where the store is, for error messages.
+    upload: `point_files.upload`, or what does the same elsewhere. folder: the key prefix of all points, with its slash.
+    endpoint: where the store is, for error messages.
     """
 
-    def __init__(self, store: ObjectStore, run_folder: str, lease: Lease, keep: int) -> None:
+    def __init__(
+        self, store: ObjectStore, run_folder: str, lease: Lease, keep: int, upload: Upload = point_files.upload
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep must be 1 or more, not {keep}: the last resume point is never deleted")
         self._store = store
@@ -46,6 +51,7 @@ class ResumePoints:
         self.endpoint = store.config.url
         self._lease = lease
         self._keep = keep
+        self._upload = upload
 
     def newest(self, target: Path, report: Callable[[str], None]) -> ResumePoint | None:
         """Download the newest whole point into `target`, every digest verified; None if there is none.
@@ -91,10 +97,14 @@ class ResumePoints:
             return decode(self._key(name, MANIFEST), name, self._store.get(self._key(name, MANIFEST)))
         point = ResumePoint(position, self._lease.token, datetime.now(UTC), about, ())
         point.encode()  # a wrong `about` fails before the upload
-        files = self._upload(name, folder)
-        before_manifest()
-        point = ResumePoint(position, point.token, point.time, about, files)
-        listed = self._put_manifest(point)
+        try:
+            files = self._upload(self._store, self._key(name, ""), folder)
+            before_manifest()
+            point = ResumePoint(position, point.token, point.time, about, files)
+            listed = self._put_manifest(point)
+        except DigestMismatch:
+            self._lease.confirm()  # if another holder has swept our files away, that is the reason to give
+            raise
         self._lease.publish([*self._lease.points, listed][-self._keep :])
         self._sweep(name)
         return point
@@ -102,45 +112,11 @@ class ResumePoints:
     def _key(self, name: str, path: str) -> str:
         return f"{self.folder}{name}/{path}"
 
-    def _upload(self, name: str, folder: Path) -> tuple[FileEntry, ...]:
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        if not paths:
-            raise ValueError(f"the folder {folder} holds no file: nothing to resume from")
-        entries = [self._upload_file(name, path, path.relative_to(folder).as_posix()) for path in paths]
-        for entry in entries:
-            self._verify(name, entry)
-        return tuple(entries)
-
-    def _upload_file(self, name: str, source: Path, path: str) -> FileEntry:
-        with source.open("rb") as local, self._store.writer(self._key(name, names.file_path(path))) as upload:
-            while chunk := local.read(CHUNK_BYTES):
-                upload.write(chunk)
-        return FileEntry(path, upload.size, upload.sha256)
-
-    def _verify(self, name: str, entry: FileEntry) -> None:
-        try:
-            for _ in self._verified(name, entry):
-                pass
-        except (NotFound, DigestMismatch) as error:
-            self._lease.confirm()  # if another holder has swept our files away, that is the reason to give
-            if isinstance(error, DigestMismatch):
-                raise
-            raise DigestMismatch(f"{name}/{entry.path}", _content(entry.size_bytes, entry.sha256), "nothing") from error
-
-    def _verified(self, name: str, entry: FileEntry) -> Iterator[bytes]:
-        """The file in chunks. Raises NotFound, and DigestMismatch after the last chunk."""
-        digest, size_bytes = hashlib.sha256(), 0
-        for chunk in self._store.reader(self._key(name, entry.path)):
-            digest.update(chunk)
-            size_bytes += len(chunk)
-            yield chunk
-        _require_equal(f"{name}/{entry.path}", entry, FileEntry(entry.path, size_bytes, digest.hexdigest()))
-
     def _put_manifest(self, point: ResumePoint) -> ListedPoint:
         data = point.encode()
         entry = FileEntry(MANIFEST, len(data), hashlib.sha256(data).hexdigest())
         self._store.put(self._key(point.name, MANIFEST), data, "application/json")
-        self._verify(point.name, entry)
+        point_files.verify(self._store, self._key(point.name, ""), entry)
         return ListedPoint(point.name, point.position.stage, point.position.step, entry.sha256)
 
     def _listed(self, report: Callable[[str], None]) -> list[ListedPoint]:
@@ -182,7 +158,7 @@ class ResumePoints:
             path = target / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                for chunk in self._verified(listed.name, entry):
+                for chunk in point_files.verified(self._store, self._key(listed.name, ""), entry):
                     file.write(chunk)
         return point
 
@@ -201,17 +177,6 @@ class ResumePoints:
                     self._store.delete_prefix(f"{self.folder}{name}/")
         except ArtifactError as error:
             _log.warning("old resume points stay in the store until the next one is saved: %s", error)
-
-
-def _require_equal(path: str, expected: FileEntry, found: FileEntry) -> None:
-    if expected != found:
-        raise DigestMismatch(
-            path, _content(expected.size_bytes, expected.sha256), _content(found.size_bytes, found.sha256)
-        )
-
-
-def _content(size_bytes: int, sha256: str) -> str:
-    return f"{size_bytes} bytes, sha256 {sha256}"
 
 
 def _empty(folder: Path) -> None:

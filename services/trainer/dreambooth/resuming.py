@@ -10,9 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from artifacts.errors import StoreUnavailable
+from artifacts.manifest import FileEntry
+from artifacts.store import ObjectStore
 
-from dreambooth import identity
+from dreambooth import identity, point_files
 from dreambooth.errors import ResumePointUnusable
+from dreambooth.helper import Helper
 from dreambooth.order import Order
 from dreambooth.progress import now
 from dreambooth.resume_point import Position, ResumePoint
@@ -25,12 +28,17 @@ _CLOSE_SECONDS = 600.0
 class Resuming:
     """The resume points of one run; use it in a `with` block around the training.
 
-    is_same: what `identity.of` says now. found: the point to go on from, its files in `folder`; None: from the
+    is_same: what `identity.of` says now. helper: uploads large points. settle: waits for what must be recorded before a
+    point becomes visible. found: the point to go on from, its files in `folder`; None: from the
     beginning. inexact: whether something changed since that point, or had changed before.
     """
 
-    def __init__(self, order: Order, is_same: Mapping[str, Any]) -> None:
+    def __init__(
+        self, order: Order, is_same: Mapping[str, Any], helper: Helper, settle: Callable[[], None] = lambda: None
+    ) -> None:
         self._order = order
+        self._helper = helper
+        self._settle = settle
         self._identity = is_same
         self.folder = order.scratch / "resume"
         self.inexact = False
@@ -86,12 +94,13 @@ class Resuming:
         order = self._order
         found: ResumePoint | None = None
         if order.lease is not None and order.records is not None:
-            points = ResumePoints(order.store, f"{order.run}/", order.lease, order.recipe.keep_resume_points)
+            keep = order.recipe.keep_resume_points
+            points = ResumePoints(order.store, f"{order.run}/", order.lease, keep, self._upload)
             found = points.newest(self.folder, lambda text: order.message(text, "warning"))
             order.records.begin(found.position if found else None)
             staging = order.scratch / "staging"
             staging.mkdir(exist_ok=True)
-            self._saver = Saver(points, staging, order.message, order.records.flush, self._published)
+            self._saver = Saver(points, staging, order.message, self._before_publish, self._published)
         return found
 
     def _compare(self, found: ResumePoint) -> None:
@@ -109,6 +118,18 @@ class Resuming:
             self.inexact = True
             order.message(f"going on inexactly: {'; '.join(changed + machine)}", "warning")
         order.message(f"going on from the resume point at {found.position}")
+
+    def _upload(self, store: ObjectStore, prefix: str, folder: Path) -> tuple[FileEntry, ...]:
+        size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        if size_bytes < point_files.MIN_HELPED_BYTES:
+            return point_files.upload(store, prefix, folder)
+        return self._helper.call(point_files.upload_to, store.config, prefix, folder)
+
+    def _before_publish(self) -> None:
+        """Everything before the point is in the store: a run that goes on from there does not do it again."""
+        self._settle()
+        if self._order.records is not None:
+            self._order.records.flush()
 
     def _published(self, point: ResumePoint) -> None:
         order, saver = self._order, self._saver

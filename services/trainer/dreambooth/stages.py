@@ -68,6 +68,16 @@ def of(recipe: Recipe) -> tuple[Stage, ...]:
     return tuple(stage for stage in stages if stage.num_steps > 0)
 
 
+def with_changed(recipe: Recipe) -> Iterator[tuple[Stage, tuple[str, ...]]]:
+    """Each stage with the modules that were changed by its end: what `StageState` keeps, and a resume point holds."""
+    changed: tuple[str, ...] = ()
+    for stage in of(recipe):
+        changed = tuple(dict.fromkeys((*changed, *stage.rates)))
+        yield stage, changed
+        if stage.discards_unet:
+            changed = tuple(name for name in changed if name != UNET)
+
+
 def _then_freeze(recipe: Recipe) -> tuple[Stage, ...]:
     first, second = recipe.text_encoder, recipe.unet
     of_unet, length = (second if second.steps else first), first.steps + second.steps

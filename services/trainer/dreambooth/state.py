@@ -67,7 +67,7 @@ class StageState:
                 f"after {self.stage.name} step {self.step} {len(broken)} of {len(weights)} weights are not finite, "
                 f"the first is {broken[0]}; try a lower learning rate, and max_gradient_norm 1 if it is 0"
             )
-        tensor_file.write(weights, folder / WEIGHTS)
+        self.write_weights(folder)
         moments: dict[str, torch.Tensor] = {}
         rest = tensor_file.take_out(self.optimizer.state_dict(), moments)
         tensor_file.write(moments, folder / MOMENTS)
@@ -75,6 +75,10 @@ class StageState:
             torch.save(rest, file)
         if averages := self.averages.tensors():
             tensor_file.write(averages, folder / AVERAGES)
+
+    def write_weights(self, folder: Path) -> None:
+        """Write what training has changed of the weights so far, for `load_weights`. The numbers are copied."""
+        tensor_file.write(self._weights(self.modules), folder / WEIGHTS)
 
     def load(self, folder: Path, step: int) -> None:
         """Take over what `save` wrote. Raises ResumePointUnusable if it does not fit this run."""

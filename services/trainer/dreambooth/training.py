@@ -9,8 +9,10 @@ from artifacts.checkpoints import Checkpoints
 
 from dreambooth import class_images, identity, lora, parts, plan, publish
 from dreambooth.exits import StopSignal
+from dreambooth.helper import Helper
 from dreambooth.order import Order
 from dreambooth.resuming import Resuming
+from dreambooth.sampler import Sampler
 from dreambooth.work import Work
 
 
@@ -26,9 +28,12 @@ def run(order: Order, stop: StopSignal) -> None:
     made = class_images.ensure(order, model, stop)
     is_same = identity.of(recipe, inputs, made, world)
     identity.require_equal(is_same, world)
-    with Resuming(order, is_same) as resuming:
-        work = Work(order, model, made, resuming, intended, stop)
-        state = work.train()
+    with Helper(order.message) as helper:
+        sampler = Sampler(order, model, intended, helper, stop)
+        with Resuming(order, is_same, helper, sampler.finish) as resuming:
+            work = Work(order, model, made, resuming, sampler, intended, stop)
+            state = work.train()
+            sampler.finish()
     if order.lease is not None:
         metrics = publish.stage_metrics(work.progress) | {"images": inputs.num_images, "steps": recipe.num_steps}
         metrics |= {"seconds": round(time.monotonic() - began, 1), "inexact": resuming.inexact}

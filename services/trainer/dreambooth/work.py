@@ -6,7 +6,7 @@
 import time
 from collections.abc import Mapping, Sequence
 
-from dreambooth import loop, lora, parts, samples, stages, text
+from dreambooth import loop, lora, parts, stages
 from dreambooth.batches import Images
 from dreambooth.dataset import TrainingImage
 from dreambooth.errors import Stopped
@@ -22,6 +22,7 @@ from dreambooth.recipe import UNET, Recipe
 from dreambooth.reference_order import ReferenceSource
 from dreambooth.resume_point import Position
 from dreambooth.resuming import Resuming
+from dreambooth.sampler import Sampler
 from dreambooth.sources import CounterSource, Source
 from dreambooth.stages import Stage
 from dreambooth.state import StageState
@@ -33,12 +34,20 @@ class Work:
     """All stages of one run. class_images: by edge in pixels, empty without prior preservation."""
 
     def __init__(
-        self, order: Order, model: Parts, class_images: ClassImages, resuming: Resuming, plan: Plan, stop: StopSignal
+        self,
+        order: Order,
+        model: Parts,
+        class_images: ClassImages,
+        resuming: Resuming,
+        sampler: Sampler,
+        plan: Plan,
+        stop: StopSignal,
     ) -> None:
         self._order = order
         self._model = model
         self._class_images = class_images
         self._resuming = resuming
+        self._sampler = sampler
         self._stop = stop
         self._stages = stages.of(order.recipe)
         per_step = order.recipe.batch_size * order.recipe.gradient_accumulation_steps * order.world.size
@@ -120,18 +129,8 @@ class Work:
             self._order.records.add(record)
 
     def _sample(self, stage: Stage, state: StageState) -> None:
-        records, recipe = self._order.records, self._order.recipe
-        if records is None:
-            return
         resume = self.progress.pause()
-        with state.averages.applied():
-            states = text.FrozenStates(self._model)
-            for number, prompt in enumerate(recipe.sample_prompts):
-                edge_px = self._order.inputs.edge_px
-                png = samples.draw(
-                    self._model, states, prompt, number, recipe.seed, edge_px, samples.NUM_STEPS, self._stop
-                )
-                records.sample(stage.name, state.step, number, prompt, png)
+        self._sampler.draw(stage, state)
         resume()
 
 
