@@ -10,6 +10,7 @@ import torch
 from artifacts.checkpoints import Checkpoints
 from artifacts.errors import NotFound
 from artifacts.sessions import Sessions
+from artifacts.store import ObjectStore
 from dreambooth import loop, loss, point_files, samples
 from dreambooth.errors import Diverged, ResumePointUnusable, Stopped
 from dreambooth.exits import StopSignal
@@ -165,6 +166,35 @@ def test_settings_that_change_no_number_may_change(
     stopped(order(), 4)
     resumed = train(order(sample_prompts=["a toy"], keep_resume_points=5, resume_point_every_steps=1), run=RUN)
     assert resumed.digests() == whole.digests()
+
+
+@pytest.mark.parametrize("step", [2, 3], ids=["on the way", "at the end"])
+def test_samples_that_sigterm_interrupted_are_drawn_by_the_next_attempt(
+    order: Order, train: Train, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(samples, "NUM_STEPS", 2)
+    wanted = order(sample_prompts=["a toy", "sks"], sample_every_steps=1, text_encoder={"steps": 0})
+    whole, stop, draw, count = train(wanted), StopSignal(), samples.draw, 0
+
+    def interrupted(*arguments: Any) -> bytes:
+        nonlocal count
+        count += 1
+        if count == 2 * step:
+            stop.set()
+        return draw(*arguments)
+
+    monkeypatch.setattr(samples, "draw", interrupted)
+    with pytest.raises(Stopped):
+        train(wanted, run=RUN, stop=stop)
+    assert len(pixels(whole.store, RUN)) == 2 * (step - 1)
+    assert train(wanted, run=RUN).digests() == whole.digests()
+    assert pixels(whole.store, RUN) == pixels(whole.store, "sessions/toy/runs/run-1")
+
+
+def pixels(store: ObjectStore, run: str) -> dict[str, bytes]:
+    """The sample images of a run."""
+    prefix = f"{run}/samples/"
+    return {found.key.removeprefix(prefix): store.get(found.key) for found in store.list(prefix)}
 
 
 def test_other_libraries_are_refused(

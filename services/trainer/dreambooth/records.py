@@ -62,9 +62,13 @@ class Records:
 
     def sample(self, stage: str, step: int, number: int, prompt: str, png: bytes) -> None:
         """A sample image and the line that speaks of it."""
-        key = f"{self._run_folder}samples/{stage}-{step:06d}-{number}.png"
+        key = self.sample_key(stage, step, number)
         line = {"kind": "sample", "stage": stage, "step": step, "prompt": prompt, "object": key, "time": now()}
         self._append(line, (key, png, "image/png"))
+
+    def sample_key(self, stage: str, step: int, number: int) -> str:
+        """Where that sample image lies."""
+        return f"{self._run_folder}samples/{stage}-{step:06d}-{number}.png"
 
     def begin(self, position: Position | None) -> None:
         """This attempt goes on behind `position`, or from the beginning: its curves begin with what was recorded until

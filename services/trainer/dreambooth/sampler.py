@@ -68,6 +68,15 @@ class Sampler:
                 pngs = _draw(self._model, self._order.recipe.sample_prompts, *self._settings, self._stop)
                 self._record(stage.name, state.step, pngs)
 
+    def draw_missing(self, stage: Stage, state: StageState) -> None:
+        """The samples of this step, where a run goes on, if SIGTERM had come while they were drawn."""
+        records = self._order.records
+        if records is not None:
+            numbers = range(len(self._order.recipe.sample_prompts))
+            keys = [records.sample_key(stage.name, state.step, number) for number in numbers]
+            if not all(self._order.store.exists(key) for key in keys):
+                self.draw(stage, state)
+
     def finish(self) -> None:
         """Wait until everything is recorded that `draw` was called for."""
         if self._drawing is not None:

@@ -27,7 +27,7 @@ _NAMES: Final = {
 }
 _NAMED: Final = "tensor of the file"  # the one key of what stands in the place of a tensor
 _ALIGNMENT: Final = 8
-_BUFFER_BYTES: Final = 2**20  # one write for many small tensors
+_BUFFER_BYTES: Final = 2**16  # one write for many small tensors
 
 
 def write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -44,8 +44,12 @@ def write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     with path.open("wb", buffering=_BUFFER_BYTES) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in ordered:
-            flat = tensors[name].detach().to("cpu").contiguous().view(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+            file.write(_memory(tensors[name]))
+
+
+def _memory(tensor: torch.Tensor) -> memoryview:
+    here = tensor.detach().cpu().contiguous()
+    return (here.view(torch.int16) if here.dtype is torch.bfloat16 else here).numpy().data  # numpy has no bfloat16
 
 
 def take_out(state: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -76,6 +76,7 @@ class Work:
         order.message(f"{begins}, {state.step} of them done" if state.step else begins)
         self.progress.enter(stage.name)
         losses = LossReader(self._report)
+        is_last = stage is self._stages[-1]
 
         def save() -> None:
             losses.finish()
@@ -86,12 +87,16 @@ class Work:
 
         def after_step(step: int) -> None:
             self._resuming.check()
-            if is_sample_due(order.recipe, stage, step, is_last_stage=stage is self._stages[-1]):
-                self._sample(stage, state)
+            if is_sample_due(order.recipe, stage, step, is_last_stage=is_last):
+                resume = self.progress.pause()
+                self._sampler.draw(stage, state)
+                resume()
             if step == stage.num_steps or self._resuming.is_due(step):
                 save()
 
         try:
+            if is_sample_due(order.recipe, stage, state.step, is_last_stage=is_last):
+                self._sampler.draw_missing(stage, state)
             loop.train(stage, self._material(stage), state, losses, after_step, self._stop)
         except Stopped:
             save()
@@ -128,14 +133,9 @@ class Work:
         if self._order.records:
             self._order.records.add(record)
 
-    def _sample(self, stage: Stage, state: StageState) -> None:
-        resume = self.progress.pause()
-        self._sampler.draw(stage, state)
-        resume()
-
 
 def is_sample_due(recipe: Recipe, stage: Stage, step: int, *, is_last_stage: bool) -> bool:
     """Whether sample images follow this step: every so many steps of the UNet stage, and at the end of the run."""
     at_end = is_last_stage and step == stage.num_steps
     every = recipe.sample_every_steps
-    return at_end or (stage.name == UNET and every > 0 and step % every == 0)
+    return at_end or (stage.name == UNET and every > 0 and step > 0 and step % every == 0)
