@@ -26,7 +26,7 @@ class Extent:
     points: int
 
 
-FULL = Extent(blocks=9, steps=8, rounds=4, every=50, points=7)
+FULL = Extent(blocks=9, steps=8, rounds=2, every=50, points=7)
 QUICK = Extent(blocks=1, steps=1, rounds=1, every=2, points=1)
 
 

@@ -62,6 +62,7 @@ def test_the_overhead_is_told_for_each_kind_of_run(shop: Workshop, capsys: pytes
     samples = {key.key for key in shop.store.list(f"sessions/{workshop.SESSION}/runs/whole-1-0-2/samples/")}
     assert {"whole-1-0-0", "whole-1-0-1", "whole-1-0-2"} <= runs
     assert len(samples) == 2
+    assert [line["intervals"] for line in found] == [1, 1, 1]
 
 
 def test_the_stall_is_compared_with_a_blocking_save(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
