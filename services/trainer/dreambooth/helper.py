@@ -1,7 +1,7 @@
 """A process beside the one that trains, with an interpreter of its own and at a low priority.
 
 A thread that hashes and sends a resume point takes the interpreter's lock from the thread that trains, thousands of times.
-What needs only files and gives back little is done here instead: `resuming` has points uploaded, `sampler` has pictures drawn.
+What needs only files and gives back little is done here instead: `resuming` has points uploaded, `sample_images` has pictures drawn.
 
 `python -m dreambooth.helper` reads (function, arguments) from its input and answers (whether it returned, what it returned or
 raised) on its output, one after the other, by pickle. It ends with its input, so also when the training process is killed.
@@ -44,7 +44,7 @@ class Helper:
             if not self._is_lost:
                 try:
                     has_returned, answer = self._ask(work, arguments, named)
-                except (OSError, EOFError) as error:
+                except (OSError, EOFError, pickle.UnpicklingError) as error:  # in the middle of its answer
                     self._give_up(error)
                 else:
                     if has_returned:

@@ -12,7 +12,7 @@ from dreambooth.exits import StopSignal
 from dreambooth.helper import Helper
 from dreambooth.order import Order
 from dreambooth.resuming import Resuming
-from dreambooth.sampler import Sampler
+from dreambooth.sample_images import SampleImages
 from dreambooth.work import Work
 
 
@@ -29,11 +29,11 @@ def run(order: Order, stop: StopSignal) -> None:
     is_same = identity.of(recipe, inputs, made, world)
     identity.require_equal(is_same, world)
     with Helper(order.message) as helper:
-        sampler = Sampler(order, model, intended, helper, stop)
-        with Resuming(order, is_same, helper, sampler.finish) as resuming:
-            work = Work(order, model, made, resuming, sampler, intended, stop)
+        sample_images = SampleImages(order, model, intended, helper, stop)
+        with Resuming(order, is_same, helper, sample_images.finish) as resuming:
+            work = Work(order, model, made, resuming, sample_images, intended, stop)
             state = work.train()
-            sampler.finish()
+            sample_images.finish()
     if order.lease is not None:
         metrics = publish.stage_metrics(work.progress) | {"images": inputs.num_images, "steps": recipe.num_steps}
         metrics |= {"seconds": round(time.monotonic() - began, 1), "inexact": resuming.inexact}

@@ -22,7 +22,7 @@ from dreambooth.recipe import UNET, Recipe
 from dreambooth.reference_order import ReferenceSource
 from dreambooth.resume_point import Position
 from dreambooth.resuming import Resuming
-from dreambooth.sampler import Sampler
+from dreambooth.sample_images import SampleImages
 from dreambooth.sources import CounterSource, Source
 from dreambooth.stages import Stage
 from dreambooth.state import StageState
@@ -39,7 +39,7 @@ class Work:
         model: Parts,
         class_images: ClassImages,
         resuming: Resuming,
-        sampler: Sampler,
+        sample_images: SampleImages,
         plan: Plan,
         stop: StopSignal,
     ) -> None:
@@ -47,7 +47,7 @@ class Work:
         self._model = model
         self._class_images = class_images
         self._resuming = resuming
-        self._sampler = sampler
+        self._sample_images = sample_images
         self._stop = stop
         self._stages = stages.of(order.recipe)
         per_step = order.recipe.batch_size * order.recipe.gradient_accumulation_steps * order.world.size
@@ -89,14 +89,14 @@ class Work:
             self._resuming.check()
             if is_sample_due(order.recipe, stage, step, is_last_stage=is_last):
                 resume = self.progress.pause()
-                self._sampler.draw(stage, state)
+                self._sample_images.draw(stage, state)
                 resume()
             if step == stage.num_steps or self._resuming.is_due(step):
                 save()
 
         try:
             if is_sample_due(order.recipe, stage, state.step, is_last_stage=is_last):
-                self._sampler.draw_missing(stage, state)
+                self._sample_images.draw_missing(stage, state)
             loop.train(stage, self._material(stage), state, losses, after_step, self._stop)
         except Stopped:
             save()

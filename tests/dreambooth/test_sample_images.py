@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from artifacts.sessions import Sessions
-from dreambooth import lora, parts, records, sampler, samples, stages
+from dreambooth import lora, parts, records, sample_images, samples, stages
 from dreambooth.exits import StopSignal
 from dreambooth.helper import Helper
 from dreambooth.lease import Lease
@@ -21,7 +21,7 @@ from dreambooth.order import Order
 from dreambooth.parts import Parts
 from dreambooth.plan import Plan
 from dreambooth.records import Records
-from dreambooth.sampler import Sampler
+from dreambooth.sample_images import SampleImages
 from dreambooth.state import StageState
 from dreambooth.writer_record import ListedPoint
 
@@ -36,7 +36,7 @@ JOINT = {"stages": "joint_then_discard", "unet": {"steps": 0}}
 
 @pytest.fixture(autouse=True)
 def _quick_on_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "_num_cores", lambda: 2)
+    monkeypatch.setattr(sample_images, "_num_cores", lambda: 2)
     monkeypatch.setattr(samples, "NUM_STEPS", 2)
     monkeypatch.setattr(records, "_FLUSH_SECONDS", 0.05)
 
@@ -50,13 +50,13 @@ class Studio:
     state: StageState
     helper: Helper
 
-    def sampler(self, plan: Plan = LONG) -> Sampler:
-        made = Sampler(self.order, self.model, plan, self.helper, StopSignal())
+    def images(self, plan: Plan = LONG) -> SampleImages:
+        made = SampleImages(self.order, self.model, plan, self.helper, StopSignal())
         made.finish()  # the helper is ready
         return made
 
-    def drawn(self, made: Sampler, *, then_trains: bool = False) -> list[bytes]:
-        """What the sampler draws of the weights as they are now. then_trains: they change before it can be ready."""
+    def drawn(self, made: SampleImages, *, then_trains: bool = False) -> list[bytes]:
+        """What is drawn of the weights as they are now. then_trains: they change before it can be ready."""
         before = len(self.recorded())
         made.draw(self.state.stage, self.state)
         if then_trains:
@@ -117,7 +117,7 @@ def studio(
 )
 def test_beside_training_the_same_pixels_are_drawn(studio: Callable[..., Studio], recipe: dict[str, Any]) -> None:
     work = studio(**recipe)
-    here, beside = work.sampler(SHORT), work.sampler()
+    here, beside = work.images(SHORT), work.images()
     first, second = work.drawn(here)
     assert first != second
     assert work.drawn(beside, then_trains=True) == [first, second]
@@ -128,7 +128,7 @@ def test_beside_training_the_same_pixels_are_drawn(studio: Callable[..., Studio]
 
 def test_while_the_helper_is_busy_samples_are_drawn_here(studio: Callable[..., Studio], tmp_path: Path) -> None:
     work = studio()
-    beside = work.sampler()
+    beside = work.images()
     busy = threading.Thread(target=work.helper.call, args=(wait_for, str(tmp_path / "free")))
     busy.start()
     until(tmp_path / "free.begun")
@@ -146,7 +146,7 @@ def test_when_the_helper_is_killed_no_sample_is_missing(studio: Callable[..., St
     reports: list[str] = []
     with Helper(lambda text, level: reports.append(text)) as mortal:
         work = replace(studio(), helper=mortal)
-        here, beside = work.sampler(SHORT), work.sampler()
+        here, beside = work.images(SHORT), work.images()
         wanted = work.drawn(here)
         os.kill(mortal.call(process_id), signal.SIGKILL)
         assert work.drawn(beside, then_trains=True) == wanted
@@ -157,7 +157,7 @@ def test_without_room_for_a_copy_of_the_weights_samples_are_drawn_here(
     studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = studio()
-    beside = work.sampler()
+    beside = work.images()
     monkeypatch.setattr(StageState, "write_weights", _fails(OSError(errno.ENOSPC, "No space left on device")))
     assert len(work.drawn(beside)) == 2
     assert not list(work.order.scratch.glob("sample-*"))
@@ -182,9 +182,9 @@ def test_a_helper_that_would_not_pay_is_not_started(
     studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], plan: Plan, cores: int
 ) -> None:
     work = studio(**changes)
-    monkeypatch.setattr(sampler, "_num_cores", lambda: cores)
+    monkeypatch.setattr(sample_images, "_num_cores", lambda: cores)
     monkeypatch.setattr(Helper, "call", _fails(AssertionError("the helper was asked")))
-    assert len(work.drawn(work.sampler(plan))) == len(work.order.recipe.sample_prompts)
+    assert len(work.drawn(work.images(plan))) == len(work.order.recipe.sample_prompts)
 
 
 def test_where_training_uses_all_cores_none_is_taken_from_it(
@@ -193,7 +193,7 @@ def test_where_training_uses_all_cores_none_is_taken_from_it(
     work = studio()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(Helper, "call", _fails(AssertionError("the helper was asked")))
-    assert len(work.drawn(work.sampler())) == 2
+    assert len(work.drawn(work.images())) == 2
 
 
 def test_a_point_is_visible_when_the_samples_before_it_are(
@@ -203,7 +203,7 @@ def test_a_point_is_visible_when_the_samples_before_it_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Points of a whole run, all of whose samples are drawn beside it and take their time."""
-    original, begun, seen = sampler._draw_copy, [], []
+    original, begun, seen = sample_images._draw_copy, [], []
 
     def slow(*arguments: Any) -> list[bytes]:
         begun.append(arguments)
@@ -217,8 +217,8 @@ def test_a_point_is_visible_when_the_samples_before_it_are(
         publish_of_lease(lease, points, *rest)
 
     publish_of_lease = Lease.publish
-    monkeypatch.setattr(sampler, "_MIN_SECONDS", 0)
-    monkeypatch.setattr(sampler, "_draw_copy", slow)
+    monkeypatch.setattr(sample_images, "_MIN_SECONDS", 0)
+    monkeypatch.setattr(sample_images, "_draw_copy", slow)
     monkeypatch.setattr(Helper, "call", lambda helper, work, *arguments: work(*arguments))
     monkeypatch.setattr(Lease, "publish", publish)
     wanted = order(

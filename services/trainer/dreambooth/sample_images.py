@@ -43,7 +43,7 @@ class _Original:
     modules: tuple[str, ...]
 
 
-class Sampler:
+class SampleImages:
     """Draws and records the samples of one run. stop: asked between denoising steps in this process."""
 
     def __init__(self, order: Order, model: Parts, plan: Plan, helper: Helper, stop: StopSignal) -> None:
@@ -54,7 +54,7 @@ class Sampler:
         recipe = order.recipe
         *_, (_, modules) = stages.with_changed(recipe)  # samples belong to the last stage
         self._original = _Original(order.inputs.base, recipe.lora, recipe.seed, modules)
-        self._thread = ThreadPoolExecutor(1, "sampler")
+        self._thread = ThreadPoolExecutor(1, "sample-images")
         self._drawing: Future[None] | None = None
         if order.records is not None and _pays(order, model, plan):
             self._drawing = self._thread.submit(helper.call, _prepare, self._original)
