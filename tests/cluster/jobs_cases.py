@@ -230,10 +230,11 @@ def _programs(run: str) -> Iterator[tuple[int, dict[str, str]]]:
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             text = path.read_bytes().decode(errors="replace")
+            is_helper = b"dreambooth.helper" in path.with_name("cmdline").read_bytes()
         except OSError:  # it has ended, or is none that this test may look into
             continue
         variables = dict(pair.partition("=")[::2] for pair in text.split("\0"))
-        if variables.get("DARKROOM_RUN") == run and "DARKROOM_LAUNCHER" not in variables:
+        if variables.get("DARKROOM_RUN") == run and "DARKROOM_LAUNCHER" not in variables and not is_helper:
             yield int(path.parent.name), variables
 
 

@@ -33,7 +33,7 @@ RECIPE: Final[Mapping[str, Any]] = {
     "instancePrompt": "a photo of sks toy",
     "seed": 7,
     "textEncoder": {"steps": 5, "learningRate": 1e-5},
-    "unet": {"steps": 80, "learningRate": 1e-4, "schedule": "cosine"},
+    "unet": {"steps": 120, "learningRate": 1e-4, "schedule": "cosine"},
     "resumePointEverySteps": 15,
 }
 _SECONDS: Final = 400

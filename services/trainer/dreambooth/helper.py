@@ -7,6 +7,7 @@ What needs only files and gives back little is done here instead: `resuming` has
 raised) on its output, one after the other, by pickle. It ends with its input, so also when the training process is killed.
 """
 
+import contextlib
 import os
 import pickle
 import queue
@@ -19,14 +20,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, BinaryIO, Final, ParamSpec, Self, TypeVar
 
-_NICE: Final = 10  # a tenth of a core that training uses wholly, all of one that it leaves idle
+from dreambooth import point_files  # noqa: F401 - what it will be asked for is there before the first point
+
+_NICE: Final = 5  # a quarter of a core that training uses wholly: a point must not be late in a pod of one core
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Helper:
-    """The process of one run, started by the first call; use it in a `with` block. report: takes a sentence and its level.
+    """The process of one run, started by `start` or the first call; use it in a `with` block. report: takes a sentence and its level.
 
     If it cannot be started or is killed, that is reported once, and its work is done in the training process.
     """
@@ -37,6 +40,11 @@ class Helper:
         self._is_lost = False
         self._is_closed = False
         self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Let the process start now, so that the first call need not wait for it. Never waits; `call` tells of a failure."""
+        with self._lock, contextlib.suppress(OSError):
+            self._ensure_started()
 
     def call(self, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         """What work(*arguments) returns or raises, when the calls before it have ended. work: a function of a module."""
@@ -70,15 +78,19 @@ class Helper:
     def _ask(self, *request: Any) -> tuple[bool, Any]:
         if self._is_closed:
             raise RuntimeError("the helper process of this run is closed")
+        process = self._ensure_started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pickle.dump(request, process.stdin)
+        process.stdin.flush()
+        answer: tuple[bool, Any] = pickle.load(process.stdout)
+        return answer
+
+    def _ensure_started(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
             command = [sys.executable, "-m", "dreambooth.helper"]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        pickle.dump(request, self._process.stdin)
-        self._process.stdin.flush()
-        answer: tuple[bool, Any] = pickle.load(self._process.stdout)
-        return answer
+        return self._process
 
     def _give_up(self, error: Exception) -> None:
         if self._is_closed:

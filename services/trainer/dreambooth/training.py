@@ -7,7 +7,7 @@ import time
 
 from artifacts.checkpoints import Checkpoints
 
-from dreambooth import class_images, identity, lora, parts, plan, publish
+from dreambooth import class_images, identity, lora, memory, parts, plan, point_files, publish
 from dreambooth.exits import StopSignal
 from dreambooth.helper import Helper
 from dreambooth.order import Order
@@ -29,6 +29,8 @@ def run(order: Order, stop: StopSignal) -> None:
     is_same = identity.of(recipe, inputs, made, world)
     identity.require_equal(is_same, world)
     with Helper(order.message) as helper:
+        if world.writes and memory.state_bytes(recipe, model) >= point_files.MIN_HELPED_BYTES:
+            helper.start()
         sample_images = SampleImages(order, model, intended, helper, stop)
         with Resuming(order, is_same, helper, sample_images.finish) as resuming:
             work = Work(order, model, made, resuming, sample_images, intended, stop)
