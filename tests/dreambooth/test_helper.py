@@ -16,7 +16,7 @@ from dreambooth.helper import Helper
 Reports = list[tuple[str, str]]
 
 _OWNER = """
-import sys, threading
+import sys
 from dreambooth.helper import Helper
 from tests.dreambooth import test_helper
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from artifacts.sessions import Sessions
-from dreambooth import lora, parts, records, sample_images, samples, stages
+from dreambooth import cores, lora, parts, records, sample_images, samples, stages
 from dreambooth.exits import StopSignal
 from dreambooth.helper import Helper
 from dreambooth.lease import Lease
@@ -36,7 +36,7 @@ JOINT = {"stages": "joint_then_discard", "unet": {"steps": 0}}
 
 @pytest.fixture(autouse=True)
 def _quick_on_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_images, "_num_cores", lambda: 2)
+    monkeypatch.setattr(cores, "count", lambda: 2)
     monkeypatch.setattr(samples, "NUM_STEPS", 2)
     monkeypatch.setattr(records, "_FLUSH_SECONDS", 0.05)
 
@@ -167,7 +167,7 @@ def test_without_room_for_a_copy_of_the_weights_samples_are_drawn_here(
 
 
 @pytest.mark.parametrize(
-    ("changes", "plan", "cores"),
+    ("changes", "plan", "num_cores"),
     [
         ({}, SHORT, 2),
         ({}, replace(LONG, seconds=None), 2),
@@ -179,10 +179,10 @@ def test_without_room_for_a_copy_of_the_weights_samples_are_drawn_here(
     ids=["short", "very-short", "memory", "one-core", "at-the-end", "no-prompts"],
 )
 def test_a_helper_that_would_not_pay_is_not_started(
-    studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], plan: Plan, cores: int
+    studio: Callable[..., Studio], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], plan: Plan, num_cores: int
 ) -> None:
     work = studio(**changes)
-    monkeypatch.setattr(sample_images, "_num_cores", lambda: cores)
+    monkeypatch.setattr(cores, "count", lambda: num_cores)
     monkeypatch.setattr(Helper, "call", _fails(AssertionError("the helper was asked")))
     assert len(work.drawn(work.images(plan))) == len(work.order.recipe.sample_prompts)
 

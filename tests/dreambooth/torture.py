@@ -73,9 +73,8 @@ RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
         "precision": "bf16",
     },
 }
-_HELPED: Final = (
-    "freeze",
-)  # the helper uploads all points of their killed runs, however small, and none of the undisturbed one
+_HELPED: Final = ("freeze",)
+"""Their killed runs have all points uploaded by the helper, however small; the undisturbed one has none."""
 _SESSION: Final = "toy"
 _RESTARTS: Final = 60  # attempts of one training, a few of them without the store
 _STORE_AWAY: Final = 75

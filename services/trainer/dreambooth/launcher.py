@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from dreambooth import exits, workers
+from dreambooth import cores, exits, workers
 from dreambooth.config import ProgramConfig
 from dreambooth.exits import StopSignal
 
@@ -50,7 +50,7 @@ def _variables(config: ProgramConfig, folder: str) -> list[dict[str, str]]:
         "WORLD_SIZE": str(config.num_workers),
         "LOCAL_WORLD_SIZE": str(config.processes),
         "MASTER_PORT": str(config.master_port),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, _num_cores() // config.processes)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores.count() // config.processes)),
     }
     if config.nodes == 1 and sys.platform == "linux":
         shared["GLOO_SOCKET_IFNAME"] = "lo"  # nothing to do on the network
@@ -60,10 +60,6 @@ def _variables(config: ProgramConfig, folder: str) -> list[dict[str, str]]:
 
 def _start(arguments: Sequence[str], variables: Mapping[str, str]) -> Child:
     return subprocess.Popen([sys.executable, "-m", "dreambooth", *arguments], env={**os.environ, **variables})
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _ends(children: Sequence[Child], stop: StopSignal) -> list[int]:

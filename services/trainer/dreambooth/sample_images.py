@@ -5,9 +5,7 @@ thread. `work` asks for samples, `resuming` waits for them before it publishes a
 """
 
 import functools
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +15,7 @@ from typing import Final
 
 import torch
 
-from dreambooth import lora, memory, parts, samples, stages, text
+from dreambooth import cores, lora, memory, parts, samples, stages, text
 from dreambooth.base_model import BaseModel
 from dreambooth.exits import StopSignal
 from dreambooth.full_disk import is_full_disk
@@ -118,14 +116,12 @@ def _pays(order: Order, model: Parts, plan: Plan) -> bool:
     """Whether the helper can draw while training goes on, instead of slowing it down."""
     recipe = order.recipe
     is_asked_for = bool(recipe.sample_prompts) and recipe.sample_every_steps > 0
-    has_idle_core = model.device.type == "cpu" and torch.get_num_threads() == 1 < _num_cores() and order.world.size == 1
+    has_idle_core = (
+        model.device.type == "cpu" and torch.get_num_threads() == 1 < cores.count() and order.world.size == 1
+    )
     needed_bytes = memory.loaded_bytes(model) + _HELPER_BYTES
     has_room = plan.available_bytes - plan.memory_bytes > needed_bytes
     return is_asked_for and has_idle_core and has_room and (plan.seconds or 0) >= _MIN_SECONDS
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _draw(
